@@ -1,0 +1,123 @@
+# One command does all the set-up: `make demo` or `make test` on a machine with only Python 3.10+ and make.
+# uv is used when it is installed, else pip fetches it into .venv. Versions come from constraints.txt.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+PROJECT := .[redis,sqlite,postgresql]
+# What a test run needs: everything but the linters.
+RUN_GROUPS := --group test --group example
+
+# Of `make test-matrix`, one environment each; `make test-matrix MATRIX="1.4.54"` runs one of them.
+MATRIX := 1.4.54 2.0.58 2.1.9
+MATRIX_TESTS := tests
+# Handed to pytest by every target: make test PYTEST_ARGS="-k joins -x"
+PYTEST_ARGS :=
+
+# The first Python that is new enough: $(PYTHON) if given, python3, then the newest python3.x on PATH.
+find_python = python=; \
+	for candidate in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python3.10; do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then \
+	    python=$$candidate; break; fi; done
+
+# The uv to use: the installed one when it knows dependency groups, else the one in .venv.
+find_uv = if uv pip install --help 2>/dev/null | grep -q -e --group; then uv=uv; else uv="$(CURDIR)/$(BIN)/uv"; fi
+
+# $(call make_venv,<folder>): an environment that runs; one that is there is kept.
+make_venv = if ! $(1)/bin/python -c '' >/dev/null 2>&1; then \
+	  rm -rf $(1); \
+	  if [ "$$uv" = uv ] && [ -z "$$python" ]; then uv venv --quiet --python '>=3.10' $(1); \
+	  elif [ "$$uv" = uv ] || [ $(1) != $(VENV) ]; then "$$uv" venv --quiet --python "$$python" $(1); \
+	  else "$$python" -m venv $(1) || { rm -rf $(1); \
+	    echo "make: $$python cannot make an environment; install its venv module (python3-venv) or uv" >&2; exit 1; }; \
+	  fi; fi
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(find_python); $(find_uv); \
+	if [ -z "$$python" ] && [ "$$uv" != uv ]; then \
+	  echo "make: no Python 3.10 or newer found (tried python3 and python3.10 to python3.14);" >&2; \
+	  echo "make: install one, or say which: make PYTHON=/path/to/python" >&2; exit 1; fi; \
+	echo "Preparing $(VENV) (once; a minute or so) ..."; \
+	$(call make_venv,$(VENV)) && \
+	{ [ "$$uv" = uv ] || [ -x "$$uv" ] || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv; } && \
+	"$$uv" pip install --quiet --python $(BIN)/python -c constraints.txt --editable '$(PROJECT)' --group dev
+	@touch $@
+
+# SQLAlchemy as named by the folder, everything else as in constraints.txt.
+.venv-sa%/.installed: pyproject.toml constraints.txt | $(VENV)/.installed
+	@$(find_python); $(find_uv); echo "Preparing .venv-sa$* ..."; \
+	$(call make_venv,.venv-sa$*) && \
+	grep -v -i '^sqlalchemy==' constraints.txt > .venv-sa$*/constraints.txt && \
+	"$$uv" pip install --quiet --python .venv-sa$*/bin/python -c .venv-sa$*/constraints.txt \
+	  --editable '$(PROJECT)' $(RUN_GROUPS) 'sqlalchemy==$*'
+	@touch $@
+
+# The lowest versions that pyproject.toml allows for what it names itself.
+.venv-lowest/.installed: pyproject.toml | $(VENV)/.installed
+	@$(find_python); $(find_uv); echo "Preparing .venv-lowest ..."; \
+	$(call make_venv,.venv-lowest) && \
+	"$$uv" pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
+	  --editable '$(PROJECT)' $(RUN_GROUPS)
+	@touch $@
+
+.PRECIOUS: .venv-sa%/.installed
+
+.PHONY: help install demo serve test integration lint format typecheck check bench \
+	test-matrix test-lowest constraints clean
+
+help: ## show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+install: $(VENV)/.installed ## make .venv with everything that development needs
+
+demo: $(VENV)/.installed ## run the example shop under traffic and watch it being cached
+	@$(BIN)/python -m examples.demo
+
+serve: $(VENV)/.installed ## leave the example shop up, to be looked at
+	@$(BIN)/python -m examples.demo --serve
+
+test: $(VENV)/.installed ## run all tests, on SQLite and on a PostgreSQL that they start
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+integration: $(VENV)/.installed ## run the tests that need a server; a server that does not start fails them
+	@SQLACACHE_REQUIRE_SERVERS=1 $(BIN)/python -m pytest -m integration $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed ## let ruff mend what it can
+	@$(BIN)/ruff check --fix --exit-zero .
+	@$(BIN)/ruff format .
+
+typecheck: $(VENV)/.installed ## mypy, strict, both packages
+	@$(BIN)/mypy
+
+check: lint typecheck test demo ## what CI runs
+
+bench: $(VENV)/.installed ## measure hits and misses against the same reads uncached
+	@$(BIN)/python -m benchmarks
+
+test-matrix: $(addprefix test-sqlalchemy-,$(MATRIX)) ## run the tests on SQLAlchemy 1.4, 2.0 and 2.1
+
+test-sqlalchemy-%: .venv-sa%/.installed
+	@echo "SQLAlchemy $*:"
+	@.venv-sa$*/bin/python -m pytest -p no:cacheprovider $(MATRIX_TESTS) $(PYTEST_ARGS)
+
+test-lowest: .venv-lowest/.installed ## run the tests on the lowest versions that pyproject.toml allows
+	@.venv-lowest/bin/python -m pytest -p no:cacheprovider $(PYTEST_ARGS)
+
+constraints: $(VENV)/.installed ## compile constraints.txt anew from pyproject.toml
+	@$(find_uv); { \
+	  echo "# Exact versions for development and CI. Made by: make constraints"; \
+	  "$$uv" pip compile --quiet --universal --python-version 3.10 --upgrade --no-header --no-annotate --no-emit-index-url \
+	    --no-emit-find-links --all-extras --group dev --group bootstrap pyproject.toml; \
+	} > $(VENV)/constraints.new && mv $(VENV)/constraints.new constraints.txt && touch $(VENV)/.installed
+
+clean: ## remove environments, caches and builds
+	@rm -rf .venv .venv-sa* .venv-lowest build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

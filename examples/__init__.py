@@ -1,0 +1,1 @@
+"""A shop cached by sqlacache, and a demonstration that visits it: ``python -m examples.demo``."""

@@ -1,0 +1,112 @@
+"""The demonstration: real HTTP traffic against the cached shop, every answer compared with the database.
+
+``python -m examples.demo`` starts the shop in a process of its own, visits it and exits 0, or says which figure was
+wrong and exits 1. ``--serve`` only starts the shop and leaves it up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from .visitor.figures import SELECTS, Board
+from .visitor.server import Shop, ShopFailed
+from .visitor.visit import Options, Visit, WrongFigure
+
+ROUTES = (
+    "/products/1",
+    "/products/1/page",
+    "/categories",
+    "/categories/3/products",
+    "/tags/eco/products",
+    "/search?q=lamp",
+    "/customers/1/orders",
+    "/explain/products/1",
+    "/metrics/",
+    "/docs",
+)
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--requests", type=int, default=1200, metavar="N", help="about how many (default: %(default)s)"
+    )
+    parser.add_argument("--port", type=int, default=0, help="of the shop (default: a free one)")
+    parser.add_argument("--seed", type=int, default=11, help="of the traffic (default: %(default)s)")
+    parser.add_argument("--serve", action="store_true", help="start the shop without traffic and leave it up")
+    parser.add_argument(
+        "--min-hit-ratio",
+        type=float,
+        default=0.5,
+        metavar="R",
+        help="less is a wrong figure (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--behind-the-back",
+        action="store_true",
+        help="write to the SQLite file without telling the cache, which must be found out as a wrong figure",
+    )
+    options = parser.parse_args(argv)
+    if options.requests < 100:
+        parser.error("--requests takes at least 100")
+    return options
+
+
+def serve(shop: Shop) -> None:
+    print(f"The shop is at {shop.address} (Ctrl-C stops it). For example:")
+    for route in ROUTES:
+        print(f"  curl {shop.address}{route}")
+    body = """-X PATCH -H 'content-type: application/json' -d '{"price_cents": 999}'"""
+    print(f"  curl {body} {shop.address}/products/1", flush=True)
+    while True:
+        time.sleep(0.5)
+        shop.check_alive()
+
+
+def visit(shop: Shop, options: argparse.Namespace) -> None:
+    started = time.monotonic()
+    board = Board()
+    board.say(f"The shop is up at {shop.address}, with a database of its own; visiting it.")
+    chosen = Options(options.requests, options.seed, options.min_hit_ratio, options.behind_the_back)
+    result = asyncio.run(Visit(shop, board, chosen).run())
+    figures, seconds = result.figures, time.monotonic() - started
+    board.say(
+        f"demo: OK: {result.requests:,} requests in {seconds:.1f} s; all {result.compared:,} answers equal what the "
+        f"database says; of {figures.lookups:,} SELECTs wanted, {figures.total(SELECTS):,} were sent; "
+        f"hit ratio {figures.hit_ratio:.0%}"
+    )
+
+
+def stop(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = arguments(argv)
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        with Shop(options.port) as shop:
+            try:
+                serve(shop) if options.serve else visit(shop, options)
+            except WrongFigure as wrong:
+                shop.stop()  # so that its log is complete
+                print(f"The shop's log ends with:\n{shop.log(40)}", file=sys.stderr)
+                print(f"demo: WRONG FIGURE: {wrong}", file=sys.stderr)
+                return 1
+    except ShopFailed as failed:
+        print(f"demo: {failed}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndemo: stopped", file=sys.stderr)
+        return 0 if options.serve else 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

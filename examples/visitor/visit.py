@@ -1,0 +1,294 @@
+"""The visit itself, phase by phase, and what has to be true of every answer and of every phase's figures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from . import truth
+from .figures import BYPASSES, EVICTIONS, HITS, MISSES, SELECTS, Board, Figures, counters, ratio, table, words
+from .server import Shop
+from .traffic import Change, Traffic, change_price, reprice
+from .truth import Page, Truth
+
+VISITORS = 8
+POPULAR, NEIGHBOUR = 1, 2
+
+
+class WrongFigure(Exception):
+    """The shop said something that is not so, or its figures do not add up."""
+
+
+@dataclass(frozen=True)
+class Options:
+    requests: int
+    seed: int
+    min_hit_ratio: float
+    behind_the_back: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    requests: int
+    compared: int
+    figures: Figures
+
+
+def difference(got: Any, expected: Any, where: str = "") -> str:
+    """Name the first place where two JSON values differ."""
+    if isinstance(got, dict) and isinstance(expected, dict) and got.keys() == expected.keys():
+        pairs = [(f"{where}.{key}", got[key], expected[key]) for key in got]
+    elif isinstance(got, list) and isinstance(expected, list) and len(got) == len(expected):
+        pairs = [(f"{where}[{number}]", *pair) for number, pair in enumerate(zip(got, expected, strict=True))]
+    else:
+        return f"{where.lstrip('.') or 'it'} is {got!r:.120}, the database says {expected!r:.120}"
+    return next(difference(left, right, name) for name, left, right in pairs if left != right)
+
+
+class Visit:
+    """Everything one run does with a shop."""
+
+    def __init__(self, shop: Shop, board: Board, options: Options) -> None:
+        self._shop = shop
+        self._board = board
+        self._options = options
+        self._traffic = Traffic(options.seed)
+        self._truth = Truth(shop.database)
+        self._client = httpx.AsyncClient(base_url=shop.address, timeout=30)
+        self._requests = 0
+        self._compared = 0
+        self._statements = 0
+        self._bypasses: Counter[str] = Counter()
+        self._first = Figures()
+        self._phase = ""
+
+    async def run(self) -> Result:
+        """Visit the shop; raise :class:`WrongFigure` at the first thing that is not as it should be."""
+        try:
+            async with self._client:
+                self._first = await self._scrape()
+                refresher = asyncio.create_task(self._refresh())
+                try:
+                    await self._phases()
+                finally:
+                    refresher.cancel()
+                    with suppress(asyncio.CancelledError, httpx.HTTPError):
+                        await refresher
+                    self._board.show([])
+                return await self._finish()
+        except httpx.HTTPError as error:
+            self._shop.check_alive()
+            raise WrongFigure(f"a request failed: {error!r}") from error
+        finally:
+            self._truth.close()
+
+    async def _phases(self) -> None:
+        each = self._options.requests // 4
+        pages = self._traffic.pages(each)
+        await self._in_phase("first reads", lambda: self._read(pages))
+        again = await self._in_phase("the same again", lambda: self._read(pages))
+        self._must(
+            not again.total(MISSES), f"reading the same again missed: {words(again.by(MISSES, 'reason'))}"
+        )
+        await self._in_phase("reads and writes", lambda: self._mix(2 * each))
+        await self._in_phase("a bulk update", self._bulk)
+        await self._in_phase("reads racing writes", self._race, racing=True)
+        await self._in_phase("a write from elsewhere", self._elsewhere)
+        await self._explained()
+
+    # --- single requests ---------------------------------------------------------------------------------------------
+
+    async def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        self._requests += 1
+        response = await self._client.request(method, path, json=body)
+        self._must(
+            response.is_success, f"{method} {path} answered {response.status_code}: {response.text[:200]}"
+        )
+        return response
+
+    async def _get(self, page: Page) -> Any:
+        answer = (await self._send("GET", page.path)).json()
+        self._statements += page.statements(answer)
+        if page.bypass:
+            self._bypasses[page.bypass] += 1
+        return answer
+
+    async def _read(self, pages: Sequence[Page]) -> None:
+        """Read some pages, several at a time, and compare each with the database; nobody writes meanwhile."""
+        waiting = iter(pages)
+
+        async def visitor() -> None:
+            for page in waiting:
+                self._compare("GET", page, await self._get(page))
+
+        await asyncio.gather(*(visitor() for _ in range(VISITORS)))
+
+    async def _write(self, change: Change) -> None:
+        """Make a change, then read what it changed."""
+        answer = (await self._send(change.method, change.path, change.body)).json()
+        self._statements += change.statements
+        self._bypasses["dirty_transaction"] += change.bypassed
+        self._compare(change.method, change, answer)
+        await self._read(change.pages)
+
+    def _compare(self, method: str, asked: Page | Change, answer: Any) -> None:
+        expected = asked.expected(self._truth, answer)
+        if answer != expected:
+            raise WrongFigure(f"{method} {asked.path} ({self._phase}): {difference(answer, expected)}")
+        self._compared += 1
+
+    @staticmethod
+    def _must(condition: object, otherwise: str) -> None:
+        if not condition:
+            raise WrongFigure(otherwise)
+
+    # --- phases ------------------------------------------------------------------------------------------------------
+
+    async def _in_phase(
+        self, name: str, work: Callable[[], Awaitable[None]], *, racing: bool = False
+    ) -> Figures:
+        """Do the work of one phase, and hold the application's figures against what the visitor knows."""
+        self._phase = name
+        requests, statements, bypasses = self._requests, self._statements, Counter(self._bypasses)
+        before = await self._scrape()
+        await work()
+        figures = await self._scrape() - before
+        requests, statements = self._requests - requests, self._statements - statements
+        self._must(
+            figures.lookups == statements,
+            f"{name}: the pages need {statements} SELECTs, but hits + misses + bypasses are {figures.lookups}",
+        )
+        sent, loads = figures.total(SELECTS), figures.total(MISSES) + figures.total(BYPASSES)
+        self._must(sent == loads, f"{name}: {sent} SELECTs reached SQLite, but misses + bypasses are {loads}")
+        counted, expected = figures.by(BYPASSES, "reason"), +(self._bypasses - bypasses)
+        if racing:
+            counted.pop("writer_under_way", None)
+        self._must(counted == expected, f"{name}: bypassed {words(counted)}; expected were {words(expected)}")
+        hits, misses = figures.total(HITS), figures.total(MISSES)
+        self._board.say(
+            f"{name + ':':<24}{requests:>5} requests {hits:>5} hits {misses:>5} misses "
+            f"{ratio(hits, misses):>5.0%} hit ratio {figures.total(EVICTIONS):>4} evictions"
+        )
+        return figures
+
+    async def _mix(self, requests: int) -> None:
+        end = self._requests + requests
+        while self._requests < end:
+            await self._read(self._traffic.pages(12))
+            await self._write(self._traffic.change(self._truth))
+
+    async def _bulk(self) -> None:
+        category = self._category(POPULAR)
+        inside = "SELECT id FROM products WHERE category_id = ? LIMIT 10"
+        pages = [truth.product(key) for (key,) in self._truth.rows(inside, category)]
+        await self._read(pages)
+        await self._write(reprice(category, 15))
+        await self._read(pages)
+
+    async def _race(self) -> None:
+        """Readers while one visitor raises a price step by step: none may see less than was acknowledged before."""
+        acknowledged = self._truth.value("SELECT price_cents FROM products WHERE id = ?", POPULAR)
+        last = acknowledged + 20
+        pages = (truth.product(POPULAR), truth.product_page(POPULAR))
+
+        async def reader(page: Page) -> None:
+            for _ in range(30):
+                if acknowledged == last:
+                    break
+                least = acknowledged
+                seen = (await self._get(page))["price_cents"]
+                self._must(
+                    least <= seen <= last, f"GET {page.path} says {seen}, after {least} was acknowledged"
+                )
+
+        async def writer() -> None:
+            nonlocal acknowledged
+            while acknowledged < last:
+                change = change_price(self._truth, POPULAR, acknowledged + 1)
+                await self._send(change.method, change.path, change.body)
+                self._statements += change.statements
+                acknowledged += 1
+
+        await asyncio.gather(writer(), *(reader(page) for page in pages * 2))
+        await self._read(pages)
+
+    async def _elsewhere(self) -> None:
+        """A program that the cache knows nothing of changes a price, and (unless told not to) says so."""
+        pages = (truth.product(POPULAR), truth.category_products(self._category(POPULAR)))
+        await self._read(pages)
+        self._truth.write("UPDATE products SET price_cents = price_cents + 100 WHERE id = ?", POPULAR)
+        if not self._options.behind_the_back:
+            await self._send("POST", f"/touched/products?column=price_cents&pk={POPULAR}")
+        await self._read(pages)
+
+    async def _explained(self) -> None:
+        """One eviction in words, with the control: the product next to it is served from the cache as before."""
+        changed, control = truth.product(POPULAR), truth.product(NEIGHBOUR)
+        price = self._truth.value("SELECT price_cents FROM products WHERE id = ?", POPULAR) + 250
+        await self._read((changed, control))
+
+        async def explain() -> str:
+            return (await self._send("GET", f"/explain{changed.path}")).text
+
+        warm, cold = await explain(), ""
+
+        async def work() -> None:
+            nonlocal cold
+            change = change_price(self._truth, POPULAR, price)
+            await self._send(change.method, change.path, change.body)
+            self._statements += change.statements
+            cold = await explain()
+            await self._read((changed, control))
+
+        figures = await self._in_phase("one price changed", work)
+        again = figures.by(MISSES, "reason", table="products")
+        self._must(again == {"row_invalidated": 1}, f"after one change, products missed: {words(again)}")
+        for name, text, expected in (
+            ("before", warm, ("HIT", f"products:{POPULAR}")),
+            ("after", cold, ("MISS (row_invalidated)", f"products:{POPULAR}", "price_cents")),
+        ):
+            for word in expected:
+                self._must(word in text, f"explain {name} the change does not say {word!r}: {text!r:.300}")
+        self._board.say(
+            f"\nWhy is product {POPULAR} read from the database again? Before its price was changed:"
+        )
+        self._board.say("  | " + "\n  | ".join(warm.splitlines()))
+        self._board.say("and after:")
+        self._board.say("  | " + "\n  | ".join(cold.splitlines()))
+        self._board.say(f"Product {NEIGHBOUR} was not touched, and was served from the cache.\n")
+
+    def _category(self, key: int) -> int:
+        return int(self._truth.value("SELECT category_id FROM products WHERE id = ?", key))
+
+    # --- figures -----------------------------------------------------------------------------------------------------
+
+    async def _scrape(self) -> Figures:
+        response = await self._client.get("/metrics/")
+        self._must(response.is_success, f"GET /metrics/ answered {response.status_code}")
+        return Figures(response.text)
+
+    async def _refresh(self) -> None:
+        while self._board.live:
+            self._board.show(table(await self._scrape() - self._first))
+            await asyncio.sleep(0.4)
+
+    async def _finish(self) -> Result:
+        figures = await self._scrape() - self._first
+        for line in table(figures):
+            self._board.say(line)
+        self._board.say(
+            f"\nCounters scraped from {self._shop.address}/metrics/ (summed over the other labels):"
+        )
+        for line in counters(figures):
+            self._board.say(f"  {line}")
+        self._board.say()
+        least = self._options.min_hit_ratio
+        self._must(figures.hit_ratio >= least, f"the hit ratio is {figures.hit_ratio:.1%}, below {least:.1%}")
+        self._must(figures.total(EVICTIONS), "nothing was evicted")
+        return Result(self._requests, self._compared, figures)

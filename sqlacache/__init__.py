@@ -1,0 +1,157 @@
+"""sqlacache: a cache that SQLAlchemy sessions use without knowing, and that can say why.
+
+Cache what a FastAPI application reads::
+
+    from sqlacache import configure
+
+    cache = configure(backend="mem://", models={"app.models.User": {"timeout": 900}, "*": {"timeout": 3600}})
+    app = FastAPI(lifespan=cache.lifespan(engine))
+
+From then on ``session.get(User, 42)`` is cached and ``session.commit()`` invalidates it; sessions are used as before.
+
+One read otherwise than the others::
+
+    await session.execute(statement, execution_options={"sqlacache_timeout": 60})   # seconds
+    await session.execute(statement, execution_options={"sqlacache_skip": True})    # past the cache
+    await session.execute(statement, execution_options={"sqlacache_refresh": True}) # load and store anew
+    with cache.bypassed(): ...                                                      # this task only
+
+A write that no session made::
+
+    await cache.touched("users", columns={"plan"})
+    await cache.invalidate(User, pks=[42])
+
+Ask why::
+
+    print(await cache.explain_get(session, User, 42))
+
+In tests::
+
+    with sqlacache.testing.record(cache) as seen:
+        ...
+    seen.assert_hit(User, 42)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from . import testing
+from .config import Seconds
+from .config import settings as _settings
+from .decisions import Cause, Decision, Drop, Invalidation, Load, StampChange, TableChange
+from .errors import CacheError, ConfigError, SerializationError, TransportError
+from .explain import Explanation
+from .manager import CacheManager
+from .observers import Observer
+from .store.codec import Codec
+
+__all__ = [
+    "CacheError",
+    "CacheManager",
+    "Cause",
+    "ConfigError",
+    "Decision",
+    "Drop",
+    "Explanation",
+    "Invalidation",
+    "Load",
+    "Observer",
+    "SerializationError",
+    "StampChange",
+    "TableChange",
+    "TransportError",
+    "configure",
+    "testing",
+]
+
+try:
+    __version__ = version("sqlacache")
+except PackageNotFoundError:  # run from a checkout that is not installed
+    __version__ = "0+unknown"
+
+
+def configure(
+    backend: str | Mapping[str, Any] = "mem://",
+    models: Mapping[Any, Any] | None = None,
+    prefix: str = "sqlacache",
+    default_timeout: Seconds = 3600,
+    serializer: str | Codec = "sqlalchemy",
+    *,
+    name: str | None = None,
+    mode: str = "on",
+    vary: Callable[[Session], Any] | None = None,
+    jitter: float = 0.0,
+    telemetry: Any = True,
+    observers: Iterable[Observer] = (),
+    functions: Collection[str] = (),
+    depends_on: Mapping[str, Collection[str]] | None = None,
+    writes_also: Mapping[str, Collection[str]] | None = None,
+    isolation: str = "strict",
+    max_entry_bytes: int = 1 << 20,
+    max_bytes: int | None = None,
+    lease: Seconds = 30,
+) -> CacheManager:
+    """Configure a cache. It does nothing until :meth:`CacheManager.bind` gives it an engine.
+
+    Args:
+        backend: ``mem://``, or a mapping of a ``url`` and options (``max_bytes``). The environment variable
+            ``SQLACACHE_BACKEND`` overrides it.
+        models: What is cached: mapped classes (or dotted paths to them, or ``"*"`` for every mapped class without an entry
+            of its own or of a base) to ``{"ops": ..., "timeout": ...}``, or to ``None`` for never. ``ops`` is ``"all"``
+            or any of ``get``, ``fetch``, ``count``, ``exists``; with ``()`` only :meth:`CacheManager.execute` caches.
+        prefix: Under which everything is stored.
+        default_timeout: Seconds that an entry lives where its model says nothing else.
+        serializer: ``"sqlalchemy"``, the safe row codec; ``"pickle"`` for exotic types, if whoever can write to the
+            backend may also run code here; or an object with ``encode_rows`` and ``decode_rows``.
+        name: Name of the cache in records and metrics; by default the prefix.
+        mode: ``on``, ``write_only`` or ``off``. The environment variable ``SQLACACHE_MODE`` overrides it.
+        vary: Function of a (synchronous) session whose value becomes part of every key: tenant, role.
+        jitter: Fraction by which timeouts are shortened at random, so that entries do not expire together.
+        telemetry: ``True`` for spans and metrics as ``sqlacache_telemetry`` makes them by default, options for it, or
+            ``None`` for none.
+        observers: Told of every decision; see :class:`Observer`.
+        functions: SQL functions that are pure beside those known to be.
+        depends_on: For views: the tables that each reads from.
+        writes_also: For triggers: the tables that a write to a table writes, too.
+        isolation: ``strict`` (transactions at REPEATABLE READ or above are not served) or ``relaxed``.
+        max_entry_bytes: A result larger than this is not stored.
+        max_bytes: Room for entries in this process, 256 MiB unless given.
+        lease: Seconds longer than the longest COMMIT; a writer that did not come back by then is taken for dead.
+
+    Raises:
+        ConfigError: Names the offending argument, what it got and what it takes.
+    """
+    return CacheManager(
+        _settings(
+            backend=backend,
+            models=models,
+            prefix=prefix,
+            default_timeout=default_timeout,
+            serializer=serializer,
+            name=name,
+            mode=mode,
+            vary=vary,
+            jitter=jitter,
+            functions=functions,
+            depends_on=depends_on,
+            writes_also=writes_also,
+            isolation=isolation,
+            max_entry_bytes=max_entry_bytes,
+            max_bytes=max_bytes,
+            lease=lease,
+            observers=[*_telemetry(telemetry, mode), *observers],
+        )
+    )
+
+
+def _telemetry(telemetry: Any, mode: str) -> Iterable[Observer]:
+    if telemetry is None or telemetry is False:
+        return ()
+    from sqlacache_telemetry import observers
+
+    return observers(telemetry, mode=mode)

@@ -1,0 +1,221 @@
+"""A cache bound to one engine: everything that the way of a read and the way of a write share."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
+
+from .canonical import Canonical
+from .decisions import Drop
+from .models import Models
+from .read.path import ReadPath
+from .read.replay import MARKER, Capture
+from .read.statement import key_of, selects
+from .store.memory import MemoryStore
+from .store.stamps import Entry
+from .tags import EVERYTHING, Shape
+from .write.commit import DialectHooks
+from .write.dml import Change
+from .write.ledger import Ledger, existing_ledger
+from .write.path import WritePath
+from .write.rawsql import classify
+
+if TYPE_CHECKING:
+    from .manager import CacheManager
+
+MAX_SHAPES = 64
+"""Shapes of one table that reads may be narrowed to; further ones are widened."""
+
+
+class _Keys(Mapping[str, tuple[str, ...]]):
+    """Primary-key columns (sorted names) by table; empty where their equality is not ours."""
+
+    def __init__(self, models: Models, canonical: Canonical) -> None:
+        self._models = models
+        self._canonical = canonical
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    def __getitem__(self, name: str) -> tuple[str, ...]:
+        key = self._known.get(name)
+        if key is None:
+            table = self._models.table(name)
+            if table is None:
+                raise KeyError(name)
+            key = self._known[name] = key_of(table, self._canonical)
+        return key
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models.tables())
+
+    def __len__(self) -> int:
+        return len(self._models.tables())
+
+
+class Binding:
+    """One engine's part of a cache."""
+
+    def __init__(
+        self, manager: CacheManager, engine: Engine, database: str, store: MemoryStore | None = None
+    ) -> None:
+        self.manager = manager
+        self.settings = manager.settings
+        self.observers = manager.observers
+        self.engine: Any = engine
+        self.database = database
+        self.models = manager.models
+        self.canonical = Canonical(engine.dialect)
+        self.keys: Mapping[str, tuple[str, ...]] = _Keys(self.models, self.canonical)
+        self.views: Collection[str] = frozenset()
+        self.dirty: weakref.WeakSet[Ledger] = weakref.WeakSet()
+        """Ledgers that hold something uncommitted."""
+        self.store = store or MemoryStore(
+            max_bytes=self.settings.max_bytes, lease=self.settings.lease, on_drop=self._dropped
+        )
+        self._shapes: dict[str, set[str]] = {}
+        self.reads = ReadPath(self)
+        self.writes = WritePath(self)
+        self._hooks = DialectHooks(engine.dialect, self.writes)
+        self._listeners = (
+            ("before_cursor_execute", self._before_cursor_execute),
+            ("after_cursor_execute", self._after_cursor_execute),
+            ("after_execute", self._after_execute),
+            ("handle_error", self._handle_error),
+        )
+
+    def attach(self) -> None:
+        """Start listening to the engine."""
+        for name, listener in self._listeners:
+            event.listen(self.engine, name, listener)
+        self._hooks.install()
+
+    def detach(self) -> None:
+        """Stop listening; afterwards nothing of ours is left on the engine or its dialect."""
+        self._hooks.remove()
+        for name, listener in self._listeners:
+            event.remove(self.engine, name, listener)
+
+    def read_catalog(self, connection: Any) -> None:
+        """Read from the database what the metadata does not know."""
+
+    # -- events of the engine ------------------------------------------------------------------------------------------
+
+    def _before_cursor_execute(
+        self, conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+    ) -> None:
+        self.writes.before_statement(conn, statement, context)
+
+    def _after_cursor_execute(
+        self, conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+    ) -> None:
+        capture = context.execution_options.get(MARKER)
+        if isinstance(capture, Capture):
+            capture.clean = not self.dirty_tables(conn)
+            capture.take(context, cursor, statement)
+        self.writes.after_statement(conn, cursor, statement, context)
+
+    def _after_execute(
+        self, conn: Any, clause: Any, multiparams: Any, params: Any, execution_options: Any, result: Any
+    ) -> None:
+        self.writes.inserted_keys(conn, result)
+
+    def _handle_error(self, context: Any) -> None:
+        if context.connection is not None:
+            self.writes.statement_failed(context.connection)
+
+    # -- what both ways ask --------------------------------------------------------------------------------------------
+
+    def dirty_tables(self, connection: Any) -> set[str]:
+        """Return the tables with uncommitted writes that a read on ``connection`` would see.
+
+        Sessions of a pool with a single DBAPI connection share it, and see each other's uncommitted rows; then every
+        uncommitted write counts, also for a session that holds no connection yet.
+        """
+        if isinstance(self.engine.pool, (StaticPool, SingletonThreadPool)):
+            return {table for ledger in list(self.dirty) for table in ledger.tables()}
+        if connection is None:
+            return set()
+        ledger = existing_ledger(connection)
+        return ledger.tables() if ledger else set()
+
+    def has_session_state(self, connection: Any) -> bool:
+        """Tell whether a SET has changed what rows mean on this connection."""
+        ledger = existing_ledger(connection)
+        return ledger is not None and (ledger.session_state or ledger.transaction_state)
+
+    def began_with_a_read(self, connection: Any) -> bool:
+        """Tell whether SQLite's open transaction began with a read, and so holds a snapshot of that moment."""
+        ledger = existing_ledger(connection)
+        return ledger is not None and ledger.read_first
+
+    def admit(self, shape: Shape) -> bool:
+        """Tell whether a read may be narrowed to ``shape``: a table has a bounded number of them."""
+        known = self._shapes.setdefault(shape.table, set())
+        if shape.name in known:
+            return True
+        if len(known) >= MAX_SHAPES:
+            return False
+        known.add(shape.name)
+        return True
+
+    def can_replay(self, state: Any, replay: Engine) -> bool:
+        """Tell whether the session's ``get_bind`` lets a bind be given (one that routes by itself may not)."""
+        session = state.session
+        if type(session).get_bind is Session.get_bind:
+            return True
+        return session.get_bind(**{**state.bind_arguments, "bind": replay}) is replay
+
+    def is_read(self, state: Any) -> bool:
+        """Tell whether a statement is a read, also where it is no SELECT construct: ``text("SELECT ...")``."""
+        if state.is_select or selects(state.statement):
+            return True
+        statement = getattr(state.statement, "element", state.statement)
+        text = getattr(statement, "text", None)
+        return isinstance(text, str) and classify(text, self.engine.dialect.name) == "read"
+
+    def follow(self, change: Change) -> Iterable[Change]:
+        """Return what the database itself writes in consequence of ``change``."""
+        return ()
+
+    # -- entries -------------------------------------------------------------------------------------------------------
+
+    def entry(
+        self,
+        stamps: tuple[tuple[str, int, int], ...],
+        description: tuple[tuple[Any, ...], ...],
+        rows: tuple[tuple[Any, ...], ...],
+        timeout: float,
+        load_seconds: float,
+    ) -> Entry:
+        """Make an entry of captured rows. Raises :class:`~sqlacache.errors.SerializationError`."""
+        data = self.settings.codec.encode_rows(description, rows)
+        decoded = self.settings.codec.decode_rows(data)
+        now = time.time()
+        return Entry(
+            stamps=stamps,
+            description=decoded.description,
+            rows=() if decoded.mutable else decoded.rows,
+            data=data if decoded.mutable else None,
+            stored_at=now,
+            expires_at=now + timeout,
+            load_seconds=load_seconds,
+            size=len(data),
+            count=len(rows),
+        )
+
+    def rows_of(self, entry: Entry) -> Sequence[tuple[Any, ...]]:
+        """Return an entry's rows, of which the caller may do what it likes."""
+        return entry.rows if entry.data is None else self.settings.codec.decode_rows(entry.data).rows
+
+    def _dropped(self, table: str, entries: int) -> None:
+        self.observers.dropped(Drop(self.settings.name, table, "size", entries))
+
+    def everything(self) -> list[str]:
+        """Return the names of all tables that the cache knows (and :data:`~sqlacache.tags.EVERYTHING`)."""
+        return [EVERYTHING, *self.models.tables()]

@@ -1,0 +1,257 @@
+"""Canonical text of a column's values: two values have the same text exactly when the database finds them equal.
+
+A read is narrowed by a condition (``orders.user_id = 5``) only where Python can tell what the database will call equal.
+That holds for few types: integers, booleans, UUIDs, dates, enums and strings compared byte by byte. For the others
+(DESIGN section 3: decimals that the database rounds, padded CHAR, zones, citext and NOCASE, SQLite's ``'1' = 1``) there
+is no canonical text, and whatever depends on them is taken as unknown, which evicts wider.
+
+The text is readable and bounded, because it ends up in tags such as ``users:42`` and ``users?active=true``: ``42``,
+``true``, ``2024-02-29``, ``null``. Strings are percent-escaped so that ``,`` ``=`` ``:`` ``?`` ``&`` ``*`` ``#`` and
+``"`` never occur in them; ``null`` the string is ``%6Eull``, the empty string is ``""``, and a string whose text would
+exceed :data:`LONGEST` characters is cut and ends in ``#`` and a hash of the whole.
+"""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Callable, Collection
+from hashlib import blake2b
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import types as sqltypes
+from sqlalchemy.engine import Dialect
+from sqlalchemy.schema import Column, Table
+from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+Canonicaliser = Callable[[Any], str]
+
+NULL = "null"
+"""Canonical text of SQL NULL; the string ``'null'`` has another."""
+LONGEST = 64
+"""Longest canonical text, in characters, that is not a hash."""
+
+BINARY_STRING_DIALECTS = frozenset({"sqlite", "postgresql"})
+"""Dialects whose strings, without an explicit collation, are equal exactly when their bytes are."""
+BINARY_COLLATIONS = frozenset({"C", "POSIX", "BINARY", "ucs_basic"})
+
+_STRING_NAMES = frozenset(
+    {"string", "text", "unicode", "unicode_text", "VARCHAR", "NVARCHAR", "TEXT", "CLOB"}
+)  # by __visit_name__: CHAR and NCHAR are padded, CITEXT ignores case, all of them subclasses of String
+
+
+class NotCanonical(ValueError):
+    """A value that the database may find equal to another one in ways that Python does not see."""
+
+
+class Canonical:
+    """Canonicalisers for the columns of one database, made once per column.
+
+    ``binary_strings=False`` says that strings are not compared byte by byte there. ``inexact`` names the columns, as
+    (``Table.fullname``, column name), that the database itself declares otherwise than the metadata does: a NOCASE
+    or nondeterministic collation, a citext or CHAR column (see :func:`sqlacache.write.catalog.read_catalog`).
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        binary_strings: bool = True,
+        inexact: Collection[tuple[str, str]] = frozenset(),
+    ) -> None:
+        self.dialect = dialect
+        self.binary_strings = binary_strings
+        self.inexact = frozenset(inexact)
+        self._by_column: dict[Column[Any], Canonicaliser | None] = {}
+
+    def of(self, column: Column[Any]) -> Canonicaliser | None:
+        """Return the canonicaliser of ``column``, or ``None`` when nothing may be narrowed by it.
+
+        A column of an alias or a subquery counts as the table's column it stands for.
+        """
+        if column in self._by_column:
+            return self._by_column[column]
+        table: Any = column.table  # may be an alias
+        if not isinstance(table, Table):
+            base = [base for base in column.base_columns if isinstance(base, Column)]
+            usable = len(base) == 1 and isinstance(base[0].table, Table)
+            return self.of(base[0]) if usable else None
+        made: Canonicaliser | None = None
+        if (table.fullname, column.name) not in self.inexact:
+            made = canonicaliser(column, self.dialect, binary_strings=self.binary_strings)
+        self._by_column[column] = made
+        return made
+
+    def compared(self, column: Column[Any], bind: BindParameter[Any]) -> Canonicaliser | None:
+        """Return the canonicaliser of ``column`` for values passed through ``bind``.
+
+        ``None`` as well when the parameter is processed by another type than the column's, as in
+        ``Order.user_id == "5"``, where SQLAlchemy sends a string.
+        """
+        return self.of(column) if same_type(column.type, bind.type) else None
+
+
+def same_type(one: TypeEngine[Any], other: TypeEngine[Any]) -> bool:
+    """Whether two types process, store and compare values alike, as far as can be told without asking them."""
+    if one is other:
+        return True
+    if type(one) is not type(other) or isinstance(one, TypeDecorator):
+        return False
+    return repr(one) == repr(other)
+
+
+def canonicaliser(
+    column: Column[Any], dialect: Dialect, *, binary_strings: bool = True
+) -> Canonicaliser | None:
+    """Return a function from Python-level values of ``column`` to canonical text; ``None``: not narrowable.
+
+    The function takes what ``compiled.construct_params()`` holds, before bind processing, applies the bind processor
+    that the dialect has for the column's type, and raises :class:`NotCanonical` for values that are not of the type's
+    plain kind, such as ``"1"``, ``1.0`` or ``True`` for an integer.
+    """
+    declared = _declared(column.type, dialect)
+    impl = column.type.dialect_impl(dialect)
+    if declared is None or _has_sql_expression(column, impl):
+        return None
+    text = _text_of(declared, dialect, binary_strings)
+    if text is None:
+        return None
+    process = impl.bind_processor(dialect)
+
+    def canonical(value: Any) -> str:
+        if process is not None:
+            try:
+                value = process(value)
+            except Exception as error:
+                raise NotCanonical(f"{column} does not take this value: {error!r}") from error
+        return NULL if value is None else text(value)
+
+    return canonical
+
+
+def _declared(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any] | None:
+    """What SQLAlchemy's own type lies under decorators and variants; ``None`` when it is not one of its own."""
+    for _ in range(10):
+        variant = getattr(type_, "_variant_mapping", {}).get(dialect.name)  # SQLAlchemy 2.x
+        if variant is not None:
+            type_ = variant
+        elif isinstance(type_, TypeDecorator):
+            type_ = type_.load_dialect_impl(dialect)
+        else:
+            return type_ if type(type_).__module__.startswith("sqlalchemy.") else None
+    return None
+
+
+def _has_sql_expression(column: Column[Any], impl: TypeEngine[Any]) -> bool:
+    """Whether the type wraps values or the column in SQL, so that what is compared is not what was sent."""
+    bind: BindParameter[Any] = BindParameter("value", None, type_=column.type)
+    return impl.bind_expression(bind) is not None or impl.column_expression(column) is not None
+
+
+def _text_of(declared: TypeEngine[Any], dialect: Dialect, binary_strings: bool) -> Canonicaliser | None:
+    """The canonical text of values after bind processing; ``None`` when the type has none."""
+    if isinstance(declared, sqltypes.Enum):
+        binary = binary_strings and dialect.name in BINARY_STRING_DIALECTS
+        return _string_text(None) if binary else _enum_text(declared)
+    if isinstance(declared, sqltypes.Integer):
+        return _integer_text
+    if isinstance(declared, sqltypes.Boolean):
+        return _boolean_text
+    if isinstance(declared, sqltypes.Date):
+        return _date_as_text if dialect.name == "sqlite" else _date_text
+    if declared.__visit_name__ in ("uuid", "UUID"):
+        native = dialect.name == "postgresql" and getattr(declared, "native_uuid", True)
+        return _uuid_text if native else _uuid_as_text
+    if isinstance(declared, sqltypes.String) and declared.__visit_name__ in _STRING_NAMES:
+        if not binary_strings or dialect.name not in BINARY_STRING_DIALECTS:
+            return None
+        if declared.collation is not None and declared.collation not in BINARY_COLLATIONS:
+            return None
+        return _string_text(declared.length if dialect.name == "postgresql" else None)
+    return None
+
+
+def _integer_text(value: Any) -> str:
+    if type(value) is not int:
+        raise NotCanonical(f"{type(value).__name__} for an integer")
+    return str(value)
+
+
+def _boolean_text(value: Any) -> str:
+    if type(value) is bool or (type(value) is int and value in (0, 1)):
+        return "true" if value else "false"
+    raise NotCanonical(f"{type(value).__name__} for a boolean")
+
+
+def _date_text(value: Any) -> str:
+    if type(value) is not datetime.date:
+        raise NotCanonical(f"{type(value).__name__} for a date")
+    return value.isoformat()
+
+
+def _date_as_text(value: Any) -> str:
+    """SQLite stores dates as the text that the bind processor made, and compares them so."""
+    return escaped(value) if type(value) is str else _date_text(value)
+
+
+def _uuid_text(value: Any) -> str:
+    if isinstance(value, uuid.UUID):  # asyncpg has a subclass of its own
+        return str(value)
+    if type(value) is str:
+        try:
+            return str(uuid.UUID(value))
+        except ValueError as error:
+            raise NotCanonical("a string that is no UUID") from error
+    raise NotCanonical(f"{type(value).__name__} for a UUID")
+
+
+def _uuid_as_text(value: Any) -> str:
+    """Without a native type the database compares text, so that only the one usual spelling is safe."""
+    text = _uuid_text(value)
+    if type(value) is str and value not in (text, text.replace("-", "")):
+        raise NotCanonical("a UUID in an unusual spelling")
+    return text
+
+
+def _string_text(longest: int | None) -> Canonicaliser:
+    def text(value: Any) -> str:
+        if type(value) is not str or "\0" in value:
+            raise NotCanonical(f"{type(value).__name__} for a string")
+        if longest is not None and len(value) > longest:
+            raise NotCanonical(
+                "a string that PostgreSQL may cut"
+            )  # spaces beyond the length are cut silently
+        return escaped(value)
+
+    return text
+
+
+def _enum_text(declared: sqltypes.Enum) -> Canonicaliser | None:
+    """Where strings are not compared by bytes, the declared values are safe as long as no two differ by case only."""
+    known = {name.casefold().rstrip() for name in declared.enums}
+    if len(known) != len(declared.enums):
+        return None
+
+    def text(value: Any) -> str:
+        if type(value) is not str or value not in declared.enums:
+            raise NotCanonical("not one of the enum's values")
+        return escaped(value)
+
+    return text
+
+
+def escaped(value: str) -> str:
+    """Return ``value`` escaped and bounded as the module's docstring says."""
+    if value == "":
+        return '""'
+    if value == NULL:
+        return "%6Eull"
+    try:
+        text = quote(value, safe="@/+")
+        if len(text) <= LONGEST:
+            return text
+        digest = blake2b(value.encode(), digest_size=16).hexdigest()
+    except UnicodeEncodeError as error:
+        raise NotCanonical("a string that has no UTF-8 form") from error
+    return f"{text[: LONGEST - 33]}#{digest}"

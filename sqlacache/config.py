@@ -1,0 +1,313 @@
+"""What the user says, checked: :class:`Settings` is the valid form of ``configure()``'s arguments.
+
+Wrong configuration never becomes a silently uncached model: whatever cannot be understood is a
+:class:`~sqlacache.errors.ConfigError` that names the key, what it got (secrets masked) and what it takes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib import import_module
+from typing import Any, Union, cast
+
+from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.schema import Table
+
+from .decisions import MODES, OPS, Mode, Op
+from .errors import ConfigError
+from .observers import Observer
+from .store.codec import Codec, get_codec
+
+Seconds = Union[int, float, timedelta]
+MEGABYTE = 1 << 20
+_MODEL_KEYS = ("ops", "timeout", "jitter")
+_BACKEND_KEYS = ("url", "max_bytes")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is cached of a statement's tables: the strictest of what their models say."""
+
+    ops: frozenset[Op]
+    timeout: float
+    """Seconds."""
+    off: bool = False
+    """A model among them is never cached (``None`` in ``models``)."""
+
+
+OFF = Policy(frozenset(), 0.0, off=True)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    ops: frozenset[Op]
+    timeout: float
+
+
+@dataclass
+class Settings:
+    """Checked configuration of one cache; see :func:`sqlacache.configure` for the meaning of each."""
+
+    name: str
+    prefix: str
+    backend_url: str
+    max_bytes: int
+    mode: Mode
+    default_timeout: float
+    jitter: float
+    codec: Codec
+    vary: Callable[[Session], Any] | None
+    functions: frozenset[str]
+    depends_on: Mapping[str, tuple[str, ...]]
+    writes_also: Mapping[str, tuple[str, ...]]
+    relaxed_isolation: bool
+    max_entry_bytes: int
+    lease: float
+    observers: tuple[Observer, ...]
+    models: Mapping[Any, Any] = field(default_factory=dict)
+    _rules: dict[type, _Rule | None] = field(default_factory=dict)
+    _fallback: _Rule | None = None
+    _mappers: Callable[[Table], Sequence[Mapper[Any]]] = field(default=lambda table: ())
+
+    def resolve(self, mappers: Callable[[Table], Sequence[Mapper[Any]]], is_mapped: Callable[[type], bool]) -> None:
+        """Import the models named by path and check that each is mapped. Raises :class:`ConfigError`."""
+        self._mappers = mappers
+        self._rules.clear()
+        self._fallback = None
+        for name, given in self.models.items():
+            rule = _rule(name, given, self.default_timeout)
+            if name == "*":
+                self._fallback = rule
+                continue
+            model = name if isinstance(name, type) else _import_model(name, final=True)
+            assert model is not None  # final: an error was raised otherwise
+            if not is_mapped(model) and not any(is_mapped(below) for below in _all_subclasses(model)):
+                raise ConfigError(f"models[{_called(name)}]: takes a mapped class, got {model!r}, which is not mapped")
+            self._rules[model] = rule
+
+    def policy(self, tables: Iterable[Table]) -> Policy:
+        """Return the strictest policy of the models mapped to ``tables``."""
+        ops, timeout, mapped = frozenset(OPS), float("inf"), False
+        for table in tables:
+            for mapper in self._mappers(table):
+                mapped = True
+                known, rule = self._rule_of(mapper.class_)
+                if not known:
+                    return Policy(frozenset(), self.default_timeout)
+                if rule is None:
+                    return OFF
+                ops &= rule.ops
+                timeout = min(timeout, rule.timeout)
+        if not mapped:  # tables without a class, such as a many-to-many's by itself: only execute() caches those
+            return Policy(frozenset(), self.default_timeout)
+        return Policy(ops, timeout)
+
+    def _rule_of(self, model: type) -> tuple[bool, _Rule | None]:
+        for base in model.__mro__:
+            if base in self._rules:
+                return True, self._rules[base]
+        return "*" in self.models, self._fallback
+
+    def seconds(self, given: Any, default: float) -> float:
+        """Return a timeout given with one execution, in seconds. Raises :class:`ConfigError`."""
+        return default if given is None else _seconds("sqlacache_timeout", given)
+
+    def jittered(self, timeout: float) -> float:
+        """Return ``timeout`` shortened by a random part of at most ``jitter`` of it."""
+        return timeout * (1 - self.jitter * random.random()) if self.jitter else timeout
+
+    @property
+    def stamp_ttl(self) -> float:
+        """Seconds that a stamp lives at least: longer than any entry filled under it."""
+        rules = [rule.timeout for rule in (*self._rules.values(), self._fallback) if rule is not None]
+        return max([self.default_timeout, *rules]) + self.lease
+
+
+def settings(
+    *,
+    backend: str | Mapping[str, Any],
+    models: Mapping[Any, Any] | None,
+    prefix: str,
+    default_timeout: Seconds,
+    serializer: str | Codec,
+    name: str | None,
+    mode: str,
+    vary: Callable[[Session], Any] | None,
+    jitter: float,
+    functions: Collection[str],
+    depends_on: Mapping[str, Collection[str]] | None,
+    writes_also: Mapping[str, Collection[str]] | None,
+    isolation: str,
+    max_entry_bytes: int,
+    max_bytes: int | None,
+    lease: Seconds,
+    observers: Iterable[Observer],
+) -> Settings:
+    """Check ``configure()``'s arguments. Raises :class:`ConfigError`."""
+    _check_name("prefix", prefix)
+    if name is not None:
+        _check_name("name", name)
+    timeout = _seconds("default_timeout", default_timeout)
+    mode = os.environ.get("SQLACACHE_MODE") or mode
+    if mode not in MODES:
+        raise ConfigError(f"mode: takes one of {', '.join(MODES)}, got {mode!r}")
+    if isolation not in ("strict", "relaxed"):
+        raise ConfigError(f"isolation: takes 'strict' or 'relaxed', got {isolation!r}")
+    if vary is not None and not callable(vary):
+        raise ConfigError(f"vary: takes a function of a session, got {vary!r}")
+    url, room = _backend(os.environ.get("SQLACACHE_BACKEND") or backend)
+    if max_bytes is not None:
+        room = _size("max_bytes", max_bytes)
+    watching = tuple(observers)
+    for observer in watching:
+        if not isinstance(observer, Observer):
+            raise ConfigError(f"observers: takes instances of sqlacache.Observer, got {observer!r}")
+    given = {} if models is None else models
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"models: takes a mapping of models to their settings, got {type(given).__name__}")
+    for model, value in given.items():
+        _rule(model, value, timeout)
+        if isinstance(model, str) and model != "*":
+            _import_model(model, final=False)
+        elif not isinstance(model, (str, type)):
+            raise ConfigError(f"models: keys are classes, dotted paths or '*', got {model!r}")
+    return Settings(
+        name=name or prefix,
+        prefix=prefix,
+        backend_url=url,
+        max_bytes=room,
+        mode=cast(Mode, mode),
+        default_timeout=timeout,
+        jitter=_fraction("jitter", jitter),
+        codec=get_codec(serializer),
+        vary=vary,
+        functions=frozenset(name.lower() for name in _names("functions", functions)),
+        depends_on=_relations("depends_on", depends_on),
+        writes_also=_relations("writes_also", writes_also),
+        relaxed_isolation=isolation == "relaxed",
+        max_entry_bytes=_size("max_entry_bytes", max_entry_bytes),
+        lease=_seconds("lease", lease),
+        observers=watching,
+        models=dict(given),
+    )
+
+
+def masked(url: str) -> str:
+    """Return ``url`` with its password masked, for messages."""
+    return re.sub(r"(://[^:/@]*:)[^@/]*@", r"\1***@", url)
+
+
+def _backend(given: Any) -> tuple[str, int]:
+    room = 256 * MEGABYTE
+    url = given
+    if isinstance(given, Mapping):
+        unknown = sorted(str(key) for key in given if key not in _BACKEND_KEYS)
+        if unknown:
+            raise ConfigError(f"backend[{unknown[0]!r}]: not known; a backend takes {', '.join(_BACKEND_KEYS)}")
+        if "url" not in given:
+            raise ConfigError("backend: a mapping takes a 'url', such as {'url': 'mem://'}")
+        url = given["url"]
+        if "max_bytes" in given:
+            room = _size("backend['max_bytes']", given["max_bytes"])
+    if not isinstance(url, str):
+        raise ConfigError(f"backend: takes a URL such as 'mem://' or a mapping with one, got {type(url).__name__}")
+    if url != "mem://":
+        raise ConfigError(f"backend: this version takes 'mem://', got {masked(url)!r}")
+    return url, room
+
+
+def _rule(name: Any, given: Any, default_timeout: float) -> _Rule | None:
+    where = f"models[{_called(name)}]"
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where}: takes a mapping of {', '.join(_MODEL_KEYS[:2])}, or None, got {given!r}")
+    unknown = sorted(str(key) for key in given if key not in _MODEL_KEYS[:2])
+    if unknown:
+        raise ConfigError(f"{where}[{unknown[0]!r}]: not known; a model takes {' and '.join(_MODEL_KEYS[:2])}")
+    timeout = _seconds(f"{where}['timeout']", given["timeout"]) if "timeout" in given else default_timeout
+    ops = given.get("ops", "all")
+    if ops == "all":
+        return _Rule(frozenset(OPS), timeout)
+    takes = f"takes 'all' or any of {', '.join(OPS)}"
+    if isinstance(ops, str) or not isinstance(ops, Iterable):
+        raise ConfigError(f"{where}['ops']: {takes}, got {ops!r}")
+    chosen = list(ops)
+    for op in chosen:
+        if op not in OPS:
+            raise ConfigError(f"{where}['ops']: {takes}, got {op!r} among them")
+    return _Rule(frozenset(chosen), timeout)
+
+
+def _import_model(path: str, *, final: bool) -> type | None:
+    """Import a class by dotted path; before ``final``, one whose module is being imported right now may wait."""
+    module_name, _, attribute = path.rpartition(".")
+    if not module_name or not all(part.isidentifier() for part in path.split(".")):
+        raise ConfigError(f"models[{path!r}]: takes a dotted path such as 'app.models.User', a class, or '*'")
+    try:
+        module = import_module(module_name)
+        model = getattr(module, attribute)
+    except (ImportError, AttributeError) as error:
+        module = sys.modules.get(module_name)
+        loading = getattr(getattr(module, "__spec__", None), "_initializing", False)
+        if loading and not final:
+            return None
+        raise ConfigError(f"models[{path!r}]: cannot be imported: {error}") from error
+    if not isinstance(model, type):
+        raise ConfigError(f"models[{path!r}]: takes a mapped class, got {model!r}")
+    return model
+
+
+def _called(name: Any) -> str:
+    return name.__qualname__ if isinstance(name, type) else repr(name)
+
+
+def _all_subclasses(model: type) -> list[type]:
+    found = []
+    for below in model.__subclasses__():
+        found += [below, *_all_subclasses(below)]
+    return found
+
+
+def _seconds(where: str, given: Any) -> float:
+    value = given.total_seconds() if isinstance(given, timedelta) else given
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise ConfigError(f"{where}: takes seconds above 0 (int, float or timedelta), got {given!r}")
+    return float(value)
+
+
+def _size(where: str, given: Any) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or given <= 0:
+        raise ConfigError(f"{where}: takes a number of bytes above 0, got {given!r}")
+    return given
+
+
+def _fraction(where: str, given: Any) -> float:
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given < 1:
+        raise ConfigError(f"{where}: takes a fraction from 0 up to (not including) 1, got {given!r}")
+    return float(given)
+
+
+def _check_name(where: str, given: Any) -> None:
+    if not isinstance(given, str) or not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", given):
+        raise ConfigError(f"{where}: takes 1 to 64 letters, digits, '_', '.', ':' or '-', got {given!r}")
+
+
+def _names(where: str, given: Any) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Collection) or not all(isinstance(x, str) for x in given):
+        raise ConfigError(f"{where}: takes a collection of names, got {given!r}")
+    return tuple(given)
+
+
+def _relations(where: str, given: Any) -> dict[str, tuple[str, ...]]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where}: takes a mapping of a name to names, got {given!r}")
+    return {str(name): _names(f"{where}[{name!r}]", names) for name, names in given.items()}

@@ -1,0 +1,71 @@
+"""The listeners on SQLAlchemy's own classes, shared by every cache of the process and there only while one is bound.
+
+``bind()`` is given an engine, not a session class, so sessions are met where all of them pass: ``do_orm_execute`` of
+``Session``. The statement's bind then says whose it is.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Mapper, Session
+
+from .read.replay import MARKER, Replay, is_replay
+
+if TYPE_CHECKING:
+    from .binding import Binding
+
+_bindings: dict[Dialect, Binding] = {}
+_lock = threading.Lock()
+
+
+def binding_of(dialect: Dialect) -> Binding | None:
+    """Return the binding of the engine with this dialect instance, if it is bound."""
+    return _bindings.get(dialect)
+
+
+def add(binding: Binding) -> None:
+    """Let ``binding`` see sessions and flushes of its engine."""
+    with _lock:
+        if not _bindings:
+            event.listen(Session, "do_orm_execute", _do_orm_execute)
+            event.listen(Mapper, "after_insert", _after_insert)
+        _bindings[binding.engine.dialect] = binding
+
+
+def discard(binding: Binding) -> None:
+    """Take ``binding`` out; with the last one the listeners go."""
+    with _lock:
+        if _bindings.pop(binding.engine.dialect, None) is not None and not _bindings:
+            event.remove(Session, "do_orm_execute", _do_orm_execute)
+            event.remove(Mapper, "after_insert", _after_insert)
+
+
+def _do_orm_execute(state: Any) -> Any:
+    arguments = {name: value for name, value in state.bind_arguments.items() if name != "_sa_skip_events"}
+    inherited: Replay | None = None
+    if is_replay(arguments.get("bind")):
+        # A load nested under a hit inherits its parent's bind and options: give it those of the parent's caller.
+        marker = state.execution_options.get(MARKER)
+        inherited = marker if isinstance(marker, Replay) else None
+        arguments["bind"] = inherited.bind if inherited is not None else None
+        if arguments["bind"] is None:
+            del arguments["bind"]
+    try:
+        bind = state.session.get_bind(**arguments)
+    except (SQLAlchemyError, TypeError):
+        return None  # SQLAlchemy will raise the same by itself
+    binding = _bindings.get(bind.dialect)
+    if binding is None or not binding.is_read(state):
+        return None
+    return binding.reads.read(state, bind, inherited)
+
+
+def _after_insert(mapper: Any, connection: Any, target: Any) -> None:
+    binding = _bindings.get(connection.dialect)
+    if binding is not None:
+        binding.writes.inserted(connection, mapper, target)

@@ -1,0 +1,182 @@
+"""Why: what the cache would do with a read, without doing it.
+
+An explanation runs the first steps of the way of a read (what is it, may it be cached, what does the store have) and
+stops before anything is loaded, flushed, stored or counted.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from .decisions import BypassReason, Cause, DecisionKind, MissReason, Op, StampChange
+from .read.path import Explained
+from .read.replay import Rewritten
+
+_BYPASSES: dict[BypassReason, str] = {
+    "disabled": "the cache is switched off (mode, bypassed() or a read outside a greenlet)",
+    "not_configured": "no model of its tables is configured for this operation",
+    "opted_out": "a model of its tables is never cached, or the execution asked to skip the cache",
+    "locking_read": "it locks rows (FOR UPDATE)",
+    "raw_sql": "it contains text that the cache cannot read",
+    "untracked_source": "it reads from something that is not a known table",
+    "nondeterministic": "it calls a function that is not known to be pure",
+    "connection_state": "the connection was told to see rows differently (SET)",
+    "dirty_transaction": "its transaction has written to what it reads",
+    "isolation": "its transaction's isolation level promises a snapshot that the cache cannot give",
+    "streaming": "its result is streamed",
+    "refresh": "it asks for the database's state anew",
+    "unkeyable_params": "its parameters cannot be made part of a key",
+    "rewritten": "a listener changes it after the cache has seen it",
+    "writer_under_way": "a writer of its tables is between its two phases",
+    "protocol_mismatch": "the stored format belongs to another version",
+    "backend_unavailable": "the backend cannot be reached",
+}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What would happen to a read, and why. ``str()`` is written for people, :meth:`to_dict` for machines."""
+
+    decision: DecisionKind
+    reason: MissReason | BypassReason | None
+    detail: str
+    op: Op | None
+    key: str | None
+    tables: tuple[str, ...]
+    dependencies: tuple[str, ...]
+    changed: tuple[StampChange, ...]
+    cause: Cause | None
+    age: float | None
+    """Seconds since the entry was stored, for a hit."""
+    expires_in: float | None
+    """Seconds until the entry expires, for a hit."""
+    rows: int | None
+    load_seconds: float | None
+    """What the database took when the entry was filled."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as plain data."""
+        return asdict(self) | {"changed": [change._asdict() for change in self.changed]}
+
+    def __str__(self) -> str:
+        lines = [f"{self.decision.upper()}" + (f" ({self.reason})" if self.reason else "") + f": {self._sentence()}"]
+        if self.key is not None:
+            lines.append(f"  entry       {self.key}")
+        if self.dependencies:
+            lines.append(f"  depends on  {', '.join(self.dependencies)}")
+        for change in self.changed:
+            now = f"v{change.now}" if change.now is not None else "gone"
+            lines.append(f"  changed     {change.stamp}: v{change.was} -> {now}")
+        if self.cause is not None:
+            lines.append(f"  cause       {_told(self.cause)}")
+        if self.age is not None and self.expires_in is not None and self.load_seconds is not None:
+            lines.append(
+                f"  stored      {self.age:.1f} s ago, expires in {self.expires_in:.0f} s; "
+                f"the database took {self.load_seconds * 1000:.1f} ms"
+            )
+        return "\n".join(lines)
+
+    def _sentence(self) -> str:
+        if self.decision == "hit":
+            return f"{self.rows} row(s) would be served from the cache"
+        if self.decision == "bypass":
+            sentence = _BYPASSES.get(self.reason, "")  # type: ignore[arg-type]  # a bypass has a bypass reason
+            return f"{sentence}: {self.detail}" if self.detail else sentence
+        if self.cause is not None:
+            return f"the entry is no longer valid since {self.cause.statement or self.cause.cause}"
+        return {
+            "absent": "nothing is stored for it yet",
+            "expired": "the entry's time is over",
+            "capacity_evicted": "the entry had to make room for others",
+            "write_in_flight": "a writer of what it reads is between its two phases",
+            "backend_evicted": "the store no longer has a stamp of it, so that nobody can say what changed",
+        }.get(self.reason or "", "why is not known")
+
+
+def _told(cause: Cause) -> str:
+    when = datetime.fromtimestamp(cause.at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    what = cause.statement or cause.cause
+    keys = f" of {', '.join(cause.keys)}" if cause.keys else f" on {cause.table}"
+    columns = f" ({', '.join(cause.columns)})" if cause.columns else ""
+    trace = f", trace {cause.traceparent.split('-')[1]}" if cause.traceparent else ""
+    return f"{cause.cause}: {what}{keys}{columns} at {when} UTC by {cause.pid}@{cause.host}{trace}"
+
+
+async def explain(session: AsyncSession, statement: Any, parameters: Any = None) -> Explanation:
+    """Explain what ``session.execute(statement, parameters)`` would do."""
+    return await session.run_sync(lambda sync: _explain(sync, statement, parameters, {}, {}))
+
+
+async def explain_get(session: AsyncSession, model: type, key: Any) -> Explanation:
+    """Explain what ``session.get(model, key)`` would do, if the session does not hold the object already."""
+
+    def run(sync: Session) -> Explanation:
+        asked: list[tuple[Any, Any, Any, Any]] = []
+        with _Asking(asked, bind=sync.get_bind(mapper=model)) as throwaway:
+            try:
+                throwaway.get(model, key)
+            except Rewritten:
+                pass
+        statement, parameters, options, arguments = asked[0]
+        return _explain(sync, statement, parameters, options, arguments)
+
+    return await session.run_sync(run)
+
+
+class _Asking(Session):
+    """Notes the statement that ``get`` would execute, and executes nothing."""
+
+    def __init__(self, asked: list[Any], bind: Any) -> None:
+        super().__init__(bind=bind, future=True)
+        self._asked = asked
+
+    def execute(self, statement: Any, params: Any = None, **kw: Any) -> Any:
+        self._asked.append((statement, params, kw.get("execution_options", {}), kw.get("bind_arguments", {})))
+        raise Rewritten("asked")
+
+
+def _explain(session: Session, statement: Any, parameters: Any, options: Any, arguments: Any) -> Explanation:
+    asked = {**dict(options), "sqlacache_explain": True}
+    try:
+        session.execute(statement, parameters or {}, execution_options=asked, bind_arguments=dict(arguments or {}))
+    except Explained as explained:
+        return _told_of(explained.outcome)
+    bind = session.get_bind()
+    where = bind if isinstance(bind, Engine) else bind.engine
+    return Explanation(
+        "bypass", "not_configured", f"no cache is bound to {where.url!r}", None, None, (), (), (), None, None, None, None, None
+    )
+
+
+def _told_of(read: Any) -> Explanation:
+    plan, verdict = read.plan, read.verdict
+    tables = plan.tables if plan is not None else ()
+    op = plan.op if plan is not None else None
+    if read.reason is not None or verdict is None:
+        return Explanation(
+            "bypass", read.reason, read.why, op, read.key, tables, read.tags(), (), None, None, None, None, None
+        )
+    entry = verdict.entry
+    now = time.time()
+    return Explanation(
+        "hit" if entry is not None else "miss",
+        verdict.reason,
+        "",
+        op,
+        read.key,
+        tables,
+        read.tags(),
+        verdict.changed,
+        verdict.cause,
+        now - entry.stored_at if entry is not None else None,
+        entry.expires_at - now if entry is not None else None,
+        entry.count if entry is not None else None,
+        entry.load_seconds if entry is not None else None,
+    )

@@ -1,0 +1,278 @@
+"""The cache as users hold it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from sqlalchemy import inspect
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from . import events, explain
+from .binding import Binding
+from .config import Policy, Settings, masked
+from .decisions import MODES, Mode
+from .errors import CacheError, ConfigError
+from .explain import Explanation
+from .models import Models, is_mapped
+from .observers import Observer, Observers
+from .tags import EVERYTHING
+from .write.dml import Change, RowChange
+
+__all__ = ["CacheManager"]
+
+
+class CacheManager:
+    """A cache: bind it to engines, and sessions on them are cached. Made by :func:`sqlacache.configure`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.observers = Observers(settings.observers)
+        self.models = Models()
+        self._mode: Mode = settings.mode
+        self._bindings: list[Binding] = []
+        self._bypassed: ContextVar[bool] = ContextVar(f"sqlacache_bypassed_{settings.name}", default=False)
+        self._lock = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        databases = ", ".join(binding.database for binding in self._bindings) or "nothing"
+        return f"<CacheManager {self.settings.name!r} mode={self._mode} bound to {databases}>"
+
+    # -- binding -------------------------------------------------------------------------------------------------------
+
+    async def bind(self, engine: AsyncEngine, database: str | None = None) -> None:
+        """Cache the sessions of ``engine`` from now on; binding an engine twice changes nothing.
+
+        Args:
+            engine: The engine; those made from it by ``execution_options()`` are bound with it.
+            database: Name of the database in keys and records; by default the one in the engine's URL. Two databases
+                need two names.
+
+        Raises:
+            ConfigError: A model cannot be imported or is not mapped; the engine belongs to another cache; the name is
+                taken by another database.
+        """
+        if not isinstance(engine, AsyncEngine):
+            raise ConfigError(f"bind: takes an AsyncEngine, got {type(engine).__name__}")
+        root: Any = engine.sync_engine
+        while hasattr(root, "_proxied"):
+            root = root._proxied
+        name = database or _database_name(root.url)
+        async with self._lock:
+            bound = events.binding_of(root.dialect)
+            if bound is not None:
+                if bound.manager is not self:
+                    raise ConfigError(
+                        f"bind: the engine is bound to the cache {bound.settings.name!r} already; disconnect that first"
+                    )
+                if database is not None and bound.database != database:
+                    raise ConfigError(
+                        f"bind: the engine is bound as database={bound.database!r} already, got {database!r}"
+                    )
+                return
+            for other in self._bindings:
+                if other.database == name and not _same_database(other.engine.url, root.url):
+                    raise ConfigError(
+                        f"bind: the name {name!r} belongs to {masked(str(other.engine.url))}; give "
+                        f"{masked(str(root.url))} another one with database=..."
+                    )
+            self.models.refresh()
+            self.settings.resolve(self.models.mappers, is_mapped)
+            shared = next((other for other in self._bindings if other.database == name), None)
+            binding = Binding(self, root, name, store=shared.store if shared is not None else None)
+            await self._read_catalog(engine, binding)
+            binding.attach()
+            events.add(binding)
+            self._bindings.append(binding)
+        self.observers.bound(self.settings.name, sorted(self._configured_tables()))
+
+    async def _read_catalog(self, engine: AsyncEngine, binding: Binding) -> None:
+        async with engine.connect() as connection:
+            await connection.run_sync(binding.read_catalog)
+
+    def _configured_tables(self) -> set[str]:
+        tables = self.models.tables()
+        wanted: set[str] = set()
+        for name, table in tables.items():
+            policy: Policy = self.settings.policy([table])
+            if policy.ops and self.models.mappers(table):
+                wanted.add(name)
+        return wanted
+
+    async def disconnect(self) -> None:
+        """Unbind every engine and forget every entry; nothing of ours listens anywhere afterwards."""
+        async with self._lock:
+            while self._bindings:
+                binding = self._bindings.pop()
+                events.discard(binding)
+                binding.detach()
+
+    def lifespan(
+        self, *engines: AsyncEngine, database: str | None = None
+    ) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+        """Return a lifespan for FastAPI or Starlette that binds ``engines`` at start and disconnects at the end."""
+
+        @asynccontextmanager
+        async def run(app: Any) -> AsyncIterator[None]:
+            for engine in engines:
+                await self.bind(engine, database=database)
+            try:
+                yield
+            finally:
+                await self.disconnect()
+
+        return run
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    async def execute(
+        self, session: AsyncSession, statement: Any, parameters: Any = None, *, timeout: Any = None
+    ) -> Any:
+        """Execute a read, cached also where the model's ``ops`` leave its operation out; ``timeout`` in seconds."""
+        options: dict[str, Any] = {"sqlacache_force": True}
+        if timeout is not None:
+            options["sqlacache_timeout"] = self.settings.seconds(timeout, 0.0)
+        return await session.execute(statement, parameters, execution_options=options)
+
+    @contextmanager
+    def bypassed(self) -> Iterator[None]:
+        """Let reads of this task go past the cache inside the block; its writes invalidate as ever."""
+        token = self._bypassed.set(True)
+        try:
+            yield
+        finally:
+            self._bypassed.reset(token)
+
+    def is_bypassed(self) -> bool:
+        """Tell whether this task is inside :meth:`bypassed`."""
+        return self._bypassed.get()
+
+    async def explain(self, session: AsyncSession, statement: Any, parameters: Any = None) -> Explanation:
+        """Say what ``session.execute(statement)`` would do and why; loads nothing and changes nothing."""
+        return await explain.explain(session, statement, parameters)
+
+    async def explain_get(self, session: AsyncSession, model: type, key: Any) -> Explanation:
+        """Say what ``session.get(model, key)`` would do and why, if the session does not hold the object already."""
+        return await explain.explain_get(session, model, key)
+
+    # -- invalidating --------------------------------------------------------------------------------------------------
+
+    async def invalidate(self, model: type, pks: Iterable[Any] | None = None) -> int:
+        """Evict what depends on rows of ``model`` with the primary keys ``pks``, or on any row of it.
+
+        Composite keys are tuples in the order of the model's primary key. Lists and counts that could hold such rows
+        go, too. Returns how many stamps were replaced.
+        """
+        if not is_mapped(model):
+            raise CacheError(f"invalidate: takes a mapped class, got {model!r}")
+        keys = None if pks is None else list(pks)
+        total = 0
+        for table in inspect(model).tables:
+            total += await self._touch(table.fullname, keys, None, "explicit", table)
+        return total
+
+    async def invalidate_all(self) -> None:
+        """Evict everything of this cache."""
+        for binding in self._bindings:
+            binding.writes.replace([Change(EVERYTHING, "update", None, None, "flush", "invalidate_all")])
+            binding.store.delete_everything()
+
+    async def touched(
+        self, table: str, columns: Collection[str] | None = None, pks: Iterable[Any] | None = None
+    ) -> int:
+        """Tell of a write made elsewhere (a migration, psql, COPY): rows of ``table``, all if ``pks`` is ``None``.
+
+        ``columns`` are the columns written; ``None`` when rows came or went, or when it is not known. Returns how many
+        stamps were replaced. Raises :class:`CacheError` for a table or column that no model knows.
+        """
+        known = self.models.table(table)
+        declared = {name for names in self.settings.depends_on for name in (names,)}
+        if known is None and table not in declared:
+            raise CacheError(f"touched: takes the name of a table of a mapped class, got {table!r}")
+        if columns is not None and known is not None:
+            if isinstance(columns, str):
+                raise CacheError(f"touched: columns takes a collection of names, got {columns!r}")
+            unknown = sorted(set(columns) - {column.name for column in known.columns})
+            if unknown:
+                raise CacheError(f"touched: {table} has no column {unknown[0]!r}")
+        return await self._touch(
+            table, None if pks is None else list(pks), None if columns is None else frozenset(columns), "touched", known
+        )
+
+    async def _touch(
+        self, name: str, keys: list[Any] | None, columns: frozenset[str] | None, cause: Any, table: Any
+    ) -> int:
+        total = 0
+        for binding in self._unique_stores():
+            rows = None
+            if keys is not None and table is not None:
+                rows = tuple(_row_of(binding, table, key) for key in keys)
+            change = Change(name, "update", columns, rows, cause, "")
+            total += binding.writes.replace([change, *binding.follow(change)])
+        return total
+
+    def _unique_stores(self) -> list[Binding]:
+        return list({id(binding.store): binding for binding in self._bindings}.values())
+
+    # -- mode and observers --------------------------------------------------------------------------------------------
+
+    @property
+    def mode(self) -> Mode:
+        """``on``; ``write_only`` (invalidates, never serves); ``off`` (neither)."""
+        return self._mode
+
+    async def set_mode(self, mode: Mode) -> None:
+        """Switch the mode. What was cached before ``off`` is not served after it."""
+        if mode not in MODES:
+            raise CacheError(f"set_mode: takes one of {', '.join(MODES)}, got {mode!r}")
+        if self._mode == "off" and mode != "off":
+            # Writes went unseen meanwhile: everything stored before is void. Fence first, then serve.
+            await self.invalidate_all()
+        self._mode = mode
+
+    @property
+    def name(self) -> str:
+        """Name of the cache in records and metrics."""
+        return self.settings.name
+
+    def add_observer(self, observer: Observer) -> None:
+        """Tell ``observer`` of decisions from now on."""
+        self.observers.add(observer)
+
+    def remove_observer(self, observer: Observer) -> None:
+        """Tell ``observer`` no more."""
+        self.observers.remove(observer)
+
+
+def _row_of(binding: Binding, table: Any, key: Any) -> RowChange:
+    columns = list(table.primary_key.columns)
+    values = key if isinstance(key, (tuple, list)) else (key,)
+    if len(values) != len(columns):
+        raise CacheError(f"{table.fullname}: a primary key has {len(columns)} value(s), got {key!r}")
+    row: dict[str, str] = {}
+    for column, value in zip(columns, values):
+        normalise = binding.canonical.of(column)
+        if normalise is not None:
+            row[column.name] = normalise(value)
+    return RowChange(row, row)
+
+
+def _database_name(url: URL) -> str:
+    return url.database or "main"
+
+
+def _same_database(one: URL, other: URL) -> bool:
+    if one.get_backend_name() == "sqlite" and one.database in (None, "", ":memory:"):
+        return False
+    return (one.get_backend_name(), one.host, one.port, one.database) == (
+        other.get_backend_name(),
+        other.host,
+        other.port,
+        other.database,
+    )
+
+

@@ -1,0 +1,69 @@
+"""What is mapped: the tables and mappers of the process.
+
+SQLAlchemy's private surface of this concern: ``orm.mapper._all_registries`` (every declarative or imperative registry),
+tested on 1.4, 2.0 and 2.1 (``tests/test_models.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import inspect
+from sqlalchemy.exc import NoInspectionAvailable
+from sqlalchemy.orm import Mapper, configure_mappers
+from sqlalchemy.orm.mapper import _all_registries
+from sqlalchemy.schema import Table
+
+__all__ = ["Models", "is_mapped"]
+
+
+def is_mapped(model: type) -> bool:
+    """Tell whether a class is mapped."""
+    try:
+        return isinstance(inspect(model), Mapper)
+    except NoInspectionAvailable:
+        return False
+
+
+class Models:
+    """Mappers by table, and tables by name, looked up anew when something unknown is asked for."""
+
+    def __init__(self) -> None:
+        self._mappers: dict[Table, list[Mapper[Any]]] = {}
+        self._tables: dict[str, Table] = {}
+        self._seen = -1
+
+    def refresh(self) -> None:
+        """Look at every registry again."""
+        configure_mappers()
+        mappers: list[Mapper[Any]] = [mapper for registry in _all_registries() for mapper in registry.mappers]
+        if len(mappers) == self._seen:
+            return
+        self._seen = len(mappers)
+        by_table: dict[Table, list[Mapper[Any]]] = {}
+        tables: dict[str, Table] = {}
+        for mapper in mappers:
+            for table in mapper.tables:
+                if isinstance(table, Table):
+                    by_table.setdefault(table, []).append(mapper)
+                    for other in table.metadata.tables.values():
+                        tables[other.fullname] = other
+        self._mappers, self._tables = by_table, tables
+
+    def mappers(self, table: Table) -> Sequence[Mapper[Any]]:
+        """Return the mappers of ``table``, inheriting ones included."""
+        if table not in self._mappers:
+            self.refresh()
+        return self._mappers.get(table, ())
+
+    def table(self, name: str) -> Table | None:
+        """Return the table of a full name."""
+        if name not in self._tables:
+            self.refresh()
+        return self._tables.get(name)
+
+    def tables(self) -> dict[str, Table]:
+        """Return every table of a metadata that something is mapped to, by full name."""
+        self.refresh()
+        return dict(self._tables)

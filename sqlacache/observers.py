@@ -1,0 +1,132 @@
+"""Observers: who is told of decisions, and the guard that keeps them from hurting a query.
+
+Subclass :class:`Observer` and override what is of interest; every method has a do-nothing default, so a new kind of
+record never breaks an old observer. An observer that raises is counted (:attr:`Observers.errors`), logged once per
+kind of error, and never breaks a query or a commit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from .decisions import Decision, Drop, Invalidation, Load
+
+logger = logging.getLogger("sqlacache")
+
+
+class Observer:
+    """Base of all observers. Methods run inside the query or commit they describe: keep them short."""
+
+    def bound(self, cache: str, tables: Sequence[str]) -> None:
+        """Tell that ``cache`` was bound to a database with these mapped tables (to make metrics start at zero)."""
+
+    def load_started(self, load: Load) -> Any:
+        """Begin a miss's load; what is returned comes back as ``scope`` in the next two calls."""
+
+    def load_finished(self, scope: Any, error: BaseException | None) -> None:
+        """End the load begun with ``scope``, in the same task; ``error`` is what the database raised, if it did."""
+
+    def decided(self, decision: Decision, scope: Any) -> None:
+        """Receive a read's final decision; ``scope`` is ``None`` unless it was a miss that loaded."""
+
+    def invalidation_started(self, cache: str, tables: Sequence[str]) -> tuple[Any, str | None]:
+        """Begin an invalidation, before phase one; return a scope and the ``traceparent`` for stamps to carry."""
+        return None, None
+
+    def invalidated(self, invalidation: Invalidation | None, scope: Any) -> None:
+        """Receive a finished invalidation; ``None`` when it came to nothing (a rollback, an error before COMMIT)."""
+
+    def dropped(self, drop: Drop) -> None:
+        """Receive entries dropped from memory without a write."""
+
+
+class Observers:
+    """A guarded fan-out to any number of observers. ``bool(observers)`` is whether anybody listens."""
+
+    __slots__ = ("_members", "errors")
+
+    def __init__(self, members: Sequence[Observer] = ()) -> None:
+        self._members: tuple[Observer, ...] = tuple(members)
+        self.errors: Counter[str] = Counter()
+        """Exceptions raised, by the observer's class name."""
+
+    def __bool__(self) -> bool:
+        return bool(self._members)
+
+    def add(self, observer: Observer) -> None:
+        """Add an observer; adding one twice is an error."""
+        if any(member is observer for member in self._members):
+            raise ValueError(f"observer {observer!r} is already there")
+        self._members = (*self._members, observer)
+
+    def remove(self, observer: Observer) -> None:
+        """Remove an observer; one that is not there is ignored."""
+        self._members = tuple(member for member in self._members if member is not observer)
+
+    def _failed(self, observer: Observer, method: str, error: Exception) -> None:
+        name = type(observer).__name__
+        self.errors[name] += 1
+        if self.errors[name] == 1:
+            logger.warning("observer %s.%s raised %r; further errors are only counted", name, method, error)
+
+    def bound(self, cache: str, tables: Sequence[str]) -> None:
+        for member in self._members:
+            try:
+                member.bound(cache, tables)
+            except Exception as error:
+                self._failed(member, "bound", error)
+
+    def load_started(self, load: Load) -> list[tuple[Observer, Any]]:
+        scopes = []
+        for member in self._members:
+            try:
+                scopes.append((member, member.load_started(load)))
+            except Exception as error:
+                self._failed(member, "load_started", error)
+        return scopes
+
+    def load_finished(self, scopes: list[tuple[Observer, Any]], error: BaseException | None) -> None:
+        for member, scope in reversed(scopes):
+            try:
+                member.load_finished(scope, error)
+            except Exception as raised:
+                self._failed(member, "load_finished", raised)
+
+    def decided(self, decision: Decision, scopes: list[tuple[Observer, Any]] | None = None) -> None:
+        for member in self._members:
+            scope = next((s for m, s in scopes if m is member), None) if scopes else None
+            try:
+                member.decided(decision, scope)
+            except Exception as error:
+                self._failed(member, "decided", error)
+
+    def invalidation_started(
+        self, cache: str, tables: Sequence[str]
+    ) -> tuple[list[tuple[Observer, Any]], str | None]:
+        scopes, traceparent = [], None
+        for member in self._members:
+            try:
+                scope, parent = member.invalidation_started(cache, tables)
+            except Exception as error:
+                self._failed(member, "invalidation_started", error)
+            else:
+                scopes.append((member, scope))
+                traceparent = traceparent or parent
+        return scopes, traceparent
+
+    def invalidated(self, invalidation: Invalidation | None, scopes: list[tuple[Observer, Any]]) -> None:
+        for member, scope in scopes:
+            try:
+                member.invalidated(invalidation, scope)
+            except Exception as error:
+                self._failed(member, "invalidated", error)
+
+    def dropped(self, drop: Drop) -> None:
+        for member in self._members:
+            try:
+                member.dropped(drop)
+            except Exception as error:
+                self._failed(member, "dropped", error)

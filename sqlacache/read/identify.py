@@ -1,0 +1,217 @@
+"""What a read is, and whether the cache may speak of it: the first two steps of the way of a read."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.orm import Session
+
+from ..decisions import BypassReason
+from ..errors import SerializationError
+from ..store.codec import encode_values
+from ..store.stamps import StampView, Verdict
+from ..tags import EVERYTHING
+from .compiled import statement_key
+from .session import (
+    STRICT_LEVELS,
+    bind_options,
+    driver_in_transaction,
+    flush_as_a_query_would,
+    held_connection,
+    in_greenlet,
+    isolation_level,
+    refreshes,
+)
+from .statement import Dependency, Plan, analyse, selects, stamps_of
+
+if TYPE_CHECKING:
+    from ..binding import Binding
+
+MAX_PLANS = 2000
+"""Shapes of statements remembered per binding; the least recently used leave first."""
+
+
+class Read:
+    """One read under way: what is known of it so far."""
+
+    __slots__ = (
+        "at",
+        "dependencies",
+        "held",
+        "key",
+        "keys",
+        "names",
+        "options",
+        "parameters",
+        "plan",
+        "reason",
+        "stamps",
+        "started",
+        "timeout",
+        "verdict",
+        "why",
+    )
+
+    def __init__(self) -> None:
+        self.at = time.time()
+        self.started = time.perf_counter()
+        self.plan: Plan | None = None
+        self.parameters: dict[str, Any] = {}
+        self.dependencies: Sequence[Dependency] = ()
+        self.names: list[str] = []
+        self.keys: frozenset[str] = frozenset()
+        self.key: str | None = None
+        self.timeout = 0.0
+        self.held: Any = None
+        self.options: Mapping[str, Any] = {}
+        self.reason: BypassReason | None = None
+        self.why = ""
+        self.verdict: Verdict | None = None
+        self.stamps: Sequence[StampView | None] = ()
+        """The stamps of ``names`` as sampled: what a fill is stored under."""
+
+    def tags(self) -> tuple[str, ...]:
+        """Return what the read depends on, for people."""
+        return tuple(
+            tag for shape, tags in self.dependencies for tag in (tags or (shape.name,))
+        )
+
+
+class Identifier:
+    """Finds a statement's plan, key and dependencies, or the reason why the cache stays out of it."""
+
+    def __init__(self, binding: Binding) -> None:
+        self.binding = binding
+        self.settings = binding.settings
+        self._plans: OrderedDict[Any, Plan] = OrderedDict()
+
+    def run(self, state: Any, bind: Any, options: Mapping[str, Any], read: Read) -> BypassReason | None:
+        """Fill in ``read``; return why it must bypass the cache, or ``None`` if it may be looked up."""
+        return self._gate(state, options) or self._identify(state, bind, options, read)
+
+    def _gate(self, state: Any, options: Mapping[str, Any]) -> BypassReason | None:
+        """Reasons that need no look at the statement's shape."""
+        if self.binding.manager.mode != "on" or self.binding.manager.is_bypassed():
+            return "disabled"
+        if options.get("sqlacache_skip"):
+            return "opted_out"
+        if not state.is_select and not selects(state.statement):
+            return "raw_sql"
+        if options.get("yield_per") or options.get("stream_results"):
+            return "streaming"
+        if refreshes(options.get("_sa_orm_load_options")):
+            return "refresh"
+        if getattr(state.statement, "_for_update_arg", None) is not None:
+            return "locking_read"
+        if self.binding.engine.dialect.is_async and not in_greenlet():
+            return "disabled"  # an asynchronous driver would fail here, and so must the cached read
+        return None
+
+    def _identify(self, state: Any, bind: Any, options: Mapping[str, Any], read: Read) -> BypassReason | None:
+        """Find the statement's plan, parameters, key and dependencies; and whether this session may use the cache."""
+        session = state.session
+        key = statement_key(state.statement)
+        if key is None:
+            return "unkeyable_params"
+        read.held = held_connection(session, self.binding.engine.dialect)
+        read.options = bind_options(bind, read.held)
+        given = state.parameters or {}
+        if not isinstance(given, Mapping):
+            return "unkeyable_params"
+        translate = options.get("schema_translate_map") or read.options.get("schema_translate_map")
+        declared = tuple(options.get("sqlacache_depends_on") or ())
+        plan = read.plan = self._plan(state, key.shape, tuple(sorted(given)), translate, declared)
+        policy = plan.policy
+        if policy.off:
+            return "opted_out"
+        if plan.op not in policy.ops and not options.get("sqlacache_force"):
+            return "not_configured"
+        if plan.bypass is not None:
+            read.why = plan.notes
+            return plan.bypass
+        reason = self._session_state(session, options, read, plan)
+        if reason is not None:
+            return reason
+        read.timeout = self.settings.seconds(options.get("sqlacache_timeout"), policy.timeout)
+        read.parameters = plan.parameters(key, given)
+        try:
+            processed = plan.processed(read.parameters)
+            values = [processed[name] for name in plan.order]
+            vary = self.settings.vary
+            if vary is not None:
+                values.append(vary(session))
+            digest = plan.hasher.copy()
+            digest.update(encode_values(values))
+        except SerializationError as error:
+            read.why = str(error)
+            return "unkeyable_params"
+        except Exception as error:
+            # A value that its type refuses: the real query must raise what it raises, so it is asked.
+            read.why = f"{type(error).__name__} in a parameter's bind processing or in vary()"
+            return "unkeyable_params"
+        read.dependencies = plan.dependencies_of(read.parameters)
+        read.names = [EVERYTHING, *stamps_of(read.dependencies)]
+        read.keys = frozenset(
+            tag for shape, tags in read.dependencies if shape.keyed for tag in tags
+        )
+        read.key = f"{plan.tables[0]}:{plan.op}:{digest.hexdigest()}"
+        return None
+
+    def _plan(self, state: Any, shape: Any, names: tuple[str, ...], translate: Any, declared: tuple[str, ...]) -> Plan:
+        lookup = (shape, names, repr(sorted(translate.items(), key=repr)) if translate else None, declared)
+        plan = self._plans.get(lookup)
+        if plan is not None:
+            self._plans.move_to_end(lookup)
+            return plan
+        binding = self.binding
+        plan = analyse(
+            state.statement,
+            binding.engine.dialect,
+            binding.engine._compiled_cache,
+            names,
+            translate,
+            binding.canonical,
+            depends_on=declared,
+            pure_functions=self.settings.functions,
+            views=binding.views,
+        )
+        plan.policy = self.settings.policy(plan.sources)
+        if plan.bypass is None:
+            plan.limit(binding.admit)
+            plan.order = tuple(sorted(plan.compiled.bind_names.values()))
+            identity = (binding.database, binding.engine.dialect.name, binding.engine.dialect.driver, lookup[2] or "")
+            plan.hasher = blake2b("\0".join((*identity, plan.sql)).encode(), digest_size=16)
+        self._plans[lookup] = plan
+        if len(self._plans) > MAX_PLANS:
+            self._plans.popitem(last=False)
+        return plan
+
+    def _session_state(
+        self, session: Session, options: Mapping[str, Any], read: Read, plan: Plan
+    ) -> BypassReason | None:
+        """Reasons that lie in what the session or its connection has done so far."""
+        binding = self.binding
+        if read.options.get("stream_results") or read.options.get("yield_per"):
+            return "streaming"
+        if not options.get("sqlacache_explain"):
+            flush_as_a_query_would(session, options.get("_sa_orm_load_options"))
+            if read.held is None:
+                read.held = held_connection(session, binding.engine.dialect)
+        dirty = binding.dirty_tables(read.held)
+        if dirty and (EVERYTHING in dirty or not dirty.isdisjoint(plan.tables)):
+            return "dirty_transaction"
+        if read.held is not None and binding.has_session_state(read.held):
+            return "connection_state"
+        level = isolation_level(binding.engine.dialect, read.options)
+        if level == "READ UNCOMMITTED":
+            return "isolation"
+        if binding.engine.dialect.name == "sqlite":
+            if read.held is not None and binding.began_with_a_read(read.held) and driver_in_transaction(read.held):
+                return "isolation"
+        elif level in STRICT_LEVELS and not self.settings.relaxed_isolation:
+            return "isolation"
+        return None

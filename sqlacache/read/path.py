@@ -1,0 +1,297 @@
+"""The way of a read, from ``session.execute`` to rows.
+
+:meth:`ReadPath.read` is the whole way on one screen: may this be cached at all, what is it, what does the store have,
+then a hit (replay) or a miss (load, capture, fill). Every way out of it records one decision.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..decisions import BypassReason, Decision, FillOutcome, Load, MissReason, Tier
+from ..errors import SerializationError, TransportError
+from ..store.stamps import Entry, Verdict, decide
+from .flight import Flights
+from .identify import Identifier, Read
+from .replay import MARKER, Capture, Replay, Rewritten, is_replay, lend, replay_engine
+from .session import bind_options
+
+if TYPE_CHECKING:
+    from ..binding import Binding
+
+
+class Explained(Exception):
+    """Ends a dry read: carries what would have been decided (never leaves :mod:`sqlacache.explain`)."""
+
+    def __init__(self, outcome: Read) -> None:
+        super().__init__("explained")
+        self.outcome = outcome
+
+
+class ReadPath:
+    """Answers the reads of one bound engine."""
+
+    def __init__(self, binding: Binding) -> None:
+        self.binding = binding
+        self.settings = binding.settings
+        self.identifier = Identifier(binding)
+        self._flights = Flights(asynchronous=binding.engine.dialect.is_async)
+        self._replay: Any = None
+
+    def read(self, state: Any, bind: Any, inherited: Replay | None) -> Any:
+        """Answer one ``do_orm_execute``: a result, or ``None`` to let SQLAlchemy go on by itself."""
+        read = Read()
+        options = state.execution_options
+        read.reason = self.identifier.run(state, bind, options, read)
+        if options.get("sqlacache_explain"):
+            if read.reason is None:
+                self._look_up(read, dry=True)
+            raise Explained(read)
+        while read.reason is None:
+            verdict = self._look_up(read, refresh=bool(options.get("sqlacache_refresh")))
+            if verdict is None:
+                break
+            if verdict.entry is not None:
+                return self._hit(state, bind, inherited, read, verdict.entry, None)
+            if not verdict.fillable:
+                return self._miss(state, inherited, read, verdict)
+            assert read.key is not None  # made by _identify
+            nonces = tuple(stamp.nonce for stamp in read.stamps if stamp is not None)
+            flight, leads = self._flights.enter(read.key, nonces, may_wait=read.held is None)
+            if flight is None:
+                return self._miss(state, inherited, read, verdict)
+            if not leads:
+                entry = flight.wait()
+                if entry is not None:
+                    return self._hit(state, bind, inherited, read, entry, "collapsed")
+                continue
+            entry = None
+            try:
+                result, entry = self._load(state, inherited, read, verdict)
+                return result
+            finally:
+                self._flights.finish(flight, entry)
+        return self._bypass(state, inherited, read)
+
+    # -- what does the store have --------------------------------------------------------------------------------------
+
+    def _look_up(self, read: Read, *, dry: bool = False, refresh: bool = False) -> Verdict | None:
+        """Ask the store and decide; ``None`` (with a bypass reason) if nothing may be said."""
+        store = self.binding.store
+        assert read.key is not None and read.plan is not None  # made by _identify
+        try:
+            sample = (store.peek if dry else store.lookup)(read.key, read.names)
+            verdict = decide(read.names, read.keys, sample)
+            if refresh and verdict.entry is not None:
+                verdict = Verdict(None, "manual_invalidated", (), None, True)
+            if verdict.entry is None and not dry and any(stamp is None for stamp in sample.stamps):
+                shapes = [shape for shape, _ in read.dependencies]
+                sampled, registered = store.sample(read.names, read.plan.tables, shapes, self.settings.stamp_ttl)
+                if not registered and verdict.reason == "absent":
+                    read.reason = "writer_under_way"
+                    return None
+                fillable = registered and not any(stamp is None or stamp.in_flight for stamp in sampled.stamps)
+                verdict = verdict._replace(fillable=fillable)
+                sample = sampled
+        except TransportError as error:
+            read.reason, read.why = "backend_unavailable", str(error)
+            return None
+        read.verdict = verdict
+        read.stamps = sample.stamps
+        return verdict
+
+    # -- the three ways out --------------------------------------------------------------------------------------------
+
+    def _hit(
+        self, state: Any, bind: Any, inherited: Replay | None, read: Read, entry: Entry, tier: Tier | None
+    ) -> Any:
+        plan = read.plan
+        assert plan is not None  # made by _identify
+        if self._replay is None:
+            self._replay = replay_engine(self.binding.engine)
+        rows = self.binding.rows_of(entry)
+        original = inherited.bind if inherited is not None else state.bind_arguments.get("bind")
+        replay = Replay(plan.compiled, read.parameters, entry.description, rows, original)
+        looked_up = time.perf_counter()
+        try:
+            if not self.binding.can_replay(state, self._replay):
+                raise Rewritten("get_bind")
+            lend(state.session, self._replay, bind_options(bind, read.held))
+            result = state.invoke_statement(
+                bind_arguments={"bind": self._replay}, execution_options={MARKER: replay}
+            )
+        except Rewritten:
+            read.reason, read.why = "rewritten", "a listener changed the statement, its parameters or its bind"
+            return self._bypass(state, inherited, read)
+        observers = self.binding.observers
+        if observers:
+            observers.decided(
+                self._decision(
+                    read,
+                    "hit",
+                    None,
+                    tier=tier or self.binding.store.tier,
+                    entry=entry,
+                    rows=len(rows),
+                    lookup_seconds=looked_up - read.started,
+                )
+            )
+        return result
+
+    def _miss(self, state: Any, inherited: Replay | None, read: Read, verdict: Verdict) -> Any:
+        return self._load(state, inherited, read, verdict)[0]
+
+    def _load(self, state: Any, inherited: Replay | None, read: Read, verdict: Verdict) -> tuple[Any, Entry | None]:
+        """Load a miss from the database, capturing its rows, and fill."""
+        plan = read.plan
+        assert plan is not None and read.key is not None and verdict.reason is not None
+        looked_up = time.perf_counter()
+        observers = self.binding.observers
+        scopes = None
+        if observers:
+            scopes = observers.load_started(
+                Load(
+                    self.settings.name,
+                    plan.op,
+                    verdict.reason,
+                    self.binding.database,
+                    plan.tables,
+                    read.key,
+                    read.tags(),
+                    verdict.changed,
+                    verdict.cause,
+                    read.at,
+                )
+            )
+        capture = Capture(plan.compiled, read.parameters)
+        error: BaseException | None = None
+        try:
+            result = state.invoke_statement(
+                execution_options={MARKER: capture}, bind_arguments=_real_bind(inherited, state)
+            )
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if scopes is not None:
+                observers.load_finished(scopes, error)
+                if error is not None:
+                    observers.decided(
+                        self._decision(
+                            read,
+                            "miss",
+                            verdict.reason,
+                            verdict=verdict,
+                            lookup_seconds=looked_up - read.started,
+                        ),
+                        scopes,
+                    )
+        load_seconds = time.perf_counter() - looked_up
+        fill, entry = self._fill(read, verdict, capture, load_seconds)
+        if observers:
+            if capture.mismatched or capture.rows is None:
+                read.reason, read.why = "rewritten", "a listener changed the statement or its parameters"
+                observers.decided(self._decision(read, "bypass", "rewritten"), scopes)
+            else:
+                observers.decided(
+                    self._decision(
+                        read,
+                        "miss",
+                        verdict.reason,
+                        verdict=verdict,
+                        fill=fill,
+                        entry=entry,
+                        rows=len(capture.rows),
+                        lookup_seconds=looked_up - read.started,
+                        load_seconds=load_seconds,
+                    ),
+                    scopes,
+                )
+        return result, entry
+
+    def _fill(
+        self, read: Read, verdict: Verdict, capture: Capture, load_seconds: float
+    ) -> tuple[FillOutcome | None, Entry | None]:
+        if capture.mismatched or capture.rows is None or capture.description is None:
+            return None, None
+        if not capture.clean or self.binding.manager.mode != "on":
+            return "not_selected", None
+        if not verdict.fillable:
+            return "fenced", None
+        assert read.key is not None
+        stamps = tuple(
+            (name, stamp.version, stamp.nonce) for name, stamp in zip(read.names, read.stamps) if stamp is not None
+        )
+        try:
+            entry = self.binding.entry(
+                stamps, capture.description, capture.rows, self.settings.jittered(read.timeout), load_seconds
+            )
+        except SerializationError as error:
+            read.why = str(error)
+            return "unserializable", None
+        if entry.size > self.settings.max_entry_bytes:
+            return "too_large", None
+        try:
+            return self.binding.store.fill(read.key, entry), entry
+        except TransportError:
+            return "backend_error", entry
+
+    def _bypass(self, state: Any, inherited: Replay | None, read: Read) -> Any:
+        """Leave the read to SQLAlchemy, as it would have gone without the cache."""
+        observers = self.binding.observers
+        if observers:
+            observers.decided(self._decision(read, "bypass", read.reason))
+        if inherited is None and MARKER not in state.execution_options and read.reason != "rewritten":
+            return None
+        return state.invoke_statement(
+            execution_options={MARKER: None}, bind_arguments=_real_bind(inherited, state)
+        )
+
+    def _decision(
+        self,
+        read: Read,
+        kind: Any,
+        reason: MissReason | BypassReason | None,
+        *,
+        tier: Any = None,
+        verdict: Verdict | None = None,
+        entry: Entry | None = None,
+        fill: FillOutcome | None = None,
+        rows: int | None = None,
+        lookup_seconds: float | None = None,
+        load_seconds: float | None = None,
+    ) -> Decision:
+        plan = read.plan
+        hit = kind == "hit"
+        return Decision(
+            self.settings.name,
+            plan.op if plan is not None else "fetch",
+            kind,
+            reason,
+            tier,
+            self.binding.database,
+            plan.tables if plan is not None else (),
+            read.key,
+            read.tags() if read.dependencies else (),
+            fill,
+            read.at - entry.stored_at if hit and entry is not None else None,
+            entry.size if entry is not None else None,
+            rows,
+            verdict.changed if verdict is not None else (),
+            verdict.cause if verdict is not None else None,
+            read.at,
+            lookup_seconds if lookup_seconds is not None else time.perf_counter() - read.started,
+            entry.load_seconds if hit and entry is not None else load_seconds,
+        )
+
+
+def _real_bind(inherited: Replay | None, state: Any) -> dict[str, Any]:
+    """Give a statement nested under a hit the bind that its parent's caller gave, if any."""
+    if inherited is not None:
+        return {"bind": inherited.bind}
+    if is_replay(state.bind_arguments.get("bind")):
+        return {"bind": None}
+    return {}
+
+

@@ -1,0 +1,82 @@
+"""What the read path asks of a session: its connection, its load options, its pending changes.
+
+SQLAlchemy's private surface of this concern, each use tested on 1.4, 2.0 and 2.1 (``tests/read/test_session.py``):
+``Session._transaction`` and ``SessionTransaction._connections`` (does the session hold a connection already? asking
+publicly would check one out), ``Session._autoflush`` (flush as a query would), ``Session._is_clean``, and the load options
+that ``ORMExecuteState`` carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.engine import Connection, Dialect, Engine
+from sqlalchemy.orm import Session
+from sqlalchemy.util import concurrency
+
+from .replay import is_replay
+
+STRICT_LEVELS = frozenset({"REPEATABLE READ", "SERIALIZABLE", "SNAPSHOT"})
+
+
+def held_connection(session: Session, dialect: Dialect) -> Connection | None:
+    """Return the connection of ``dialect``'s engine that the session's transaction holds, if any; checks out none."""
+    transaction: Any = getattr(session, "_transaction", None)
+    while transaction is not None:
+        for bind, held in transaction._connections.items():
+            if bind.dialect is dialect and not is_replay(bind) and not is_replay(held[0].engine):
+                connection: Connection = held[0]
+                return connection
+        transaction = transaction._parent
+    return None
+
+
+def flush_as_a_query_would(session: Any, load_options: Any) -> None:
+    """Flush pending changes if the query about to run would do so."""
+    if getattr(load_options, "_autoflush", True) and not session._is_clean():
+        session._autoflush()
+
+
+def refreshes(load_options: Any) -> bool:
+    """Tell whether the load overwrites what the session already has: ``refresh()`` or ``populate_existing``."""
+    if load_options is None:
+        return False
+    if getattr(load_options, "_populate_existing", False):
+        return True
+    if getattr(load_options, "_refresh_state", None) is None:
+        return False
+    return bool(getattr(load_options, "_is_user_refresh", True))
+
+
+def in_greenlet() -> bool:
+    """Tell whether awaiting from here is possible, as an asynchronous driver would need."""
+    ask = getattr(concurrency, "in_greenlet", None)
+    if ask is not None:
+        return bool(ask())
+    from greenlet import getcurrent  # 1.4
+
+    return type(getcurrent()).__name__ == "_AsyncIoGreenlet"
+
+
+def bind_options(bind: Engine | Connection, held: Connection | None) -> Mapping[str, Any]:
+    """Return the execution options that a real query would start from."""
+    return (held if held is not None else bind).get_execution_options()
+
+
+def isolation_level(dialect: Any, options: Mapping[str, Any]) -> str:
+    """Return the isolation level of a connection with these options, in SQLAlchemy's spelling, without asking it."""
+    level = options.get("isolation_level") or getattr(dialect, "_on_connect_isolation_level", None)
+    return str(level or getattr(dialect, "default_isolation_level", None) or "").upper().replace("_", " ")
+
+
+def driver_connection(connection: Any) -> Any:
+    """Return the driver's own connection under a SQLAlchemy connection (or under what its pool hands out)."""
+    pooled = getattr(connection, "connection", connection)
+    raw = getattr(pooled, "dbapi_connection", None) or getattr(pooled, "connection", pooled)
+    return getattr(raw, "driver_connection", None) or getattr(raw, "_connection", raw)
+
+
+def driver_in_transaction(connection: Any) -> bool:
+    """Ask SQLite's driver whether a transaction is open; ``False`` where the driver cannot tell."""
+    return bool(getattr(driver_connection(connection), "in_transaction", False))

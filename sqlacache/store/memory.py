@@ -1,0 +1,268 @@
+"""The store inside one process: ``mem://``.
+
+A cashews memory backend (registered as ``sqlacache+mem``), so that cashews opens and closes it like any other, with
+the stamp protocol as plain methods under a lock. It keeps no janitor: expired entries leave when they are met or when
+room is needed, and stamps are swept a few at a time, so that the event loop never waits for a scan.
+
+Rows stay decoded when no value in them is mutable; otherwise the bytes are kept and decoded anew for every hit, so that
+nothing one caller does to its result reaches another.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cashews import register_backend
+from cashews.backends.memory import Memory
+
+from ..decisions import Cause, FillOutcome, MissReason
+from ..tags import EVERYTHING, Shape, TableTouch
+from .stamps import Entry, Sample, StampView
+
+SWEEP = 64
+"""Stamps looked at per sweep; one sweep is done for every so many stamps seeded."""
+REMEMBERED = 10_000
+"""Keys of entries gone whose reason is remembered, so that a miss can say it expired or was evicted for room."""
+
+
+@dataclass
+class _Stamp:
+    version: int
+    nonce: int
+    expires_at: float
+    cause: Cause | None = None
+    marks: dict[str, float] = field(default_factory=dict)
+    """Writer tokens with the end of their lease, on the monotonic clock."""
+
+
+class MemoryBackend(Memory):
+    """cashews' memory backend without its janitor; see :class:`MemoryStore` for what sqlacache adds."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs["check_interval"] = 0
+        super().__init__(**kwargs)
+        self.stores: dict[str, MemoryStore] = {}
+
+
+register_backend("sqlacache+mem", MemoryBackend)
+
+
+class MemoryStore:
+    """Implements :class:`~sqlacache.store.port.Store` in this process; safe to use from several threads.
+
+    Args:
+        max_bytes: Room for entries, in bytes of their encoded form; the least recently used leave first.
+        lease: Seconds after which a writer that did not come back is no longer considered to be under way.
+        on_drop: Called with a table's name and a number of entries when entries leave for want of room.
+    """
+
+    tier = "local"
+
+    def __init__(
+        self, *, max_bytes: int, lease: float, on_drop: Callable[[str, int], None] | None = None
+    ) -> None:
+        self.max_bytes = max_bytes
+        self.lease = lease
+        self.bytes = 0
+        self._on_drop = on_drop
+        self._lock = threading.RLock()
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._gone: OrderedDict[str, MissReason] = OrderedDict()
+        self._stamps: OrderedDict[str, _Stamp] = OrderedDict()
+        self._shapes: dict[str, dict[str, Shape]] = {}
+        self._revisions: dict[str, int] = {}
+        self._writers: dict[str, dict[str, float]] = {}
+        self._seeded = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def lookup(self, key: str, names: Sequence[str]) -> Sample:
+        with self._lock:
+            entry = self._entries.get(key)
+            gone: MissReason | None = None
+            if entry is None:
+                gone = self._gone.get(key)
+            elif entry.expires_at <= time.time():
+                self._remove(key, "expired")
+                entry, gone = None, "expired"
+            else:
+                self._entries.move_to_end(key)
+            return Sample(entry, self._view(names), gone)
+
+    def peek(self, key: str, names: Sequence[str]) -> Sample:
+        with self._lock:
+            entry = self._entries.get(key)
+            gone = self._gone.get(key)
+            if entry is not None and entry.expires_at <= time.time():
+                entry, gone = None, "expired"
+            return Sample(entry, self._view(names), gone)
+
+    def _view(self, names: Sequence[str]) -> list[StampView | None]:
+        stamps, views = self._stamps, []
+        for name in names:
+            stamp = stamps.get(name)
+            if stamp is None:
+                views.append(None)
+                continue
+            in_flight = bool(stamp.marks) and self._alive(stamp.marks)
+            views.append(StampView(stamp.version, stamp.nonce, in_flight, stamp.cause))
+        return views
+
+    @staticmethod
+    def _alive(tokens: dict[str, float]) -> bool:
+        now = time.monotonic()
+        for token in [token for token, until in tokens.items() if until <= now]:
+            del tokens[token]
+        return bool(tokens)
+
+    def sample(
+        self, names: Sequence[str], tables: Iterable[str], shapes: Iterable[Shape], ttl: float
+    ) -> tuple[Sample, bool]:
+        with self._lock:
+            under_way = self._busy(EVERYTHING) or any([self._busy(table) for table in tables])
+            missing = [shape for shape in shapes if shape.name not in self._shapes.get(shape.table, ())]
+            absent = [name for name in names if name not in self._stamps]
+            if under_way and (missing or absent):
+                return Sample(None, self._view(names)), False
+            for shape in missing:
+                self._shapes.setdefault(shape.table, {})[shape.name] = shape
+                self._revisions[shape.table] = self._revisions.get(shape.table, 0) + 1
+            until = time.time() + ttl
+            for name in absent:
+                self._stamps[name] = _Stamp(1, secrets.randbits(63), until)
+                self._seeded += 1
+            for name in names:
+                stamp = self._stamps[name]
+                stamp.expires_at = max(stamp.expires_at, until)
+            if self._seeded >= SWEEP:
+                self._seeded = 0
+                self._sweep()
+            return Sample(None, self._view(names)), True
+
+    def _busy(self, table: str) -> bool:
+        writers = self._writers.get(table)
+        return bool(writers) and self._alive(writers)
+
+    def _sweep(self) -> None:
+        now = time.time()
+        for name in [name for _, name in zip(range(SWEEP * 2), self._stamps)]:
+            stamp = self._stamps[name]
+            if stamp.expires_at <= now and not stamp.marks:
+                del self._stamps[name]
+            else:
+                self._stamps.move_to_end(name)
+
+    def fill(self, key: str, entry: Entry) -> FillOutcome:
+        if entry.size > self.max_bytes:
+            return "too_large"
+        dropped: dict[str, int] = {}
+        with self._lock:
+            for name, _, nonce in entry.stamps:
+                stamp = self._stamps.get(name)
+                if stamp is None or stamp.nonce != nonce or (stamp.marks and self._alive(stamp.marks)):
+                    return "fenced"  # it could never be hit, and must not displace one that can
+            if key in self._entries:
+                self._remove(key, None)
+            self._gone.pop(key, None)
+            self._entries[key] = entry
+            self.bytes += entry.size
+            while self.bytes > self.max_bytes:
+                oldest = next(iter(self._entries))
+                name = oldest.split(":", 1)[0]
+                dropped[name] = dropped.get(name, 0) + 1
+                self._remove(oldest, "capacity_evicted")
+        if self._on_drop is not None:
+            for name, entries in dropped.items():
+                self._on_drop(name, entries)
+        return "stored"
+
+    def _remove(self, key: str, reason: MissReason | None) -> None:
+        entry = self._entries.pop(key)
+        self.bytes -= entry.size
+        if reason is not None:
+            self._gone[key] = reason
+            if len(self._gone) > REMEMBERED:
+                self._gone.popitem(last=False)
+
+    def shapes(self, tables: Iterable[str]) -> Mapping[str, tuple[int, tuple[Shape, ...]]]:
+        with self._lock:
+            return {
+                table: (self._revisions.get(table, 0), tuple(self._shapes.get(table, {}).values()))
+                for table in tables
+            }
+
+    def mark(
+        self, token: str, touched: Mapping[str, TableTouch], revisions: Mapping[str, int], causes: Mapping[str, Cause]
+    ) -> dict[str, int] | None:
+        with self._lock:
+            if any(self._revisions.get(table, 0) != revision for table, revision in revisions.items()):
+                return None
+            until = time.monotonic() + self.lease
+            replaced: dict[str, int] = {}
+            for table, what in touched.items():
+                self._writers.setdefault(table, {})[token] = until
+                replaced[table] = self._replace(what, causes[table], token, until)
+            return replaced
+
+    def _replace(self, what: TableTouch, cause: Cause, token: str | None, until: float) -> int:
+        """Replace the stamps that are there. An absent one stays absent: whatever was filled under it is dead, and
+        whoever seeds it while the writer is under way may not fill."""
+        count = 0
+        for name in what.names():
+            stamp = self._stamps.get(name)
+            if stamp is None:
+                continue
+            count += 1
+            stamp.version += 1
+            stamp.nonce = secrets.randbits(63)
+            stamp.cause = cause
+            if token is not None:
+                stamp.marks[token] = until
+        return count
+
+    def settle(self, token: str, touched: Mapping[str, TableTouch], causes: Mapping[str, Cause]) -> None:
+        with self._lock:
+            for table, what in touched.items():
+                self._replace(what, causes[table], None, 0)
+            self._release(token, touched)
+
+    def unmark(self, token: str, touched: Mapping[str, TableTouch]) -> None:
+        with self._lock:
+            self._release(token, touched)
+
+    def _release(self, token: str, touched: Mapping[str, TableTouch]) -> None:
+        for table, what in touched.items():
+            writers = self._writers.get(table)
+            if writers is not None:
+                writers.pop(token, None)
+                if not writers:
+                    del self._writers[table]
+            for name in what.names():
+                stamp = self._stamps.get(name)
+                if stamp is not None:
+                    stamp.marks.pop(token, None)
+
+    def replace_now(self, touched: Mapping[str, TableTouch], causes: Mapping[str, Cause]) -> dict[str, int]:
+        """Replace stamps at once, for a write that already happened elsewhere; return how many, by table."""
+        with self._lock:
+            return {table: self._replace(what, causes[table], None, 0) for table, what in touched.items()}
+
+    def delete_everything(self) -> int:
+        with self._lock:
+            count = len(self._entries)
+            self._entries.clear()
+            self._gone.clear()
+            self.bytes = 0
+            return count
+
+    def with_expiry(self, key: str, expires_at: float) -> None:
+        """Change when an entry expires (for tests of expiry that do not wait)."""
+        with self._lock:
+            self._entries[key] = replace(self._entries[key], expires_at=expires_at)

@@ -1,0 +1,144 @@
+"""What an INSERT, UPDATE or DELETE that SQLAlchemy is about to execute will change: decided purely, before it runs.
+
+:func:`analyse` looks at a compiled statement once and remembers a :class:`DmlPlan` for it; :meth:`DmlPlan.changes`
+reads the parameters of one execution. Both belong in the engine event ``before_cursor_execute``, with
+``context.compiled`` and ``context.compiled_parameters``. On SQLAlchemy 1.4, 2.0 and 2.1 these parameters hold, by bind
+name and before bind processing, everything that Python knows: values of Python-side ``default=`` and ``onupdate=`` and
+of sequences executed beforehand included. What only the database knows (``server_default``, SQL expressions,
+autoincrement keys) is left out of the rows.
+
+Two things about that event (both tested):
+
+* A sequence that SQLAlchemy executes by itself beforehand fires it with the *same* context, before the parameters are
+  complete; so do ``SELECT @@identity`` and its kind. :func:`is_main` tells the statement proper from those.
+* "insertmanyvalues" of SQLAlchemy 2.x fires it once per batch with the same context, whose ``compiled_parameters`` are
+  those of *all* batches: take the changes at the context's first main event only.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections import Counter
+from typing import Any
+
+from sqlalchemy.engine.interfaces import Compiled
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.ddl import DDLElement
+from sqlalchemy.sql.elements import TextClause
+from sqlalchemy.sql.expression import Delete, Insert, TextualSelect, Update
+from sqlalchemy.sql.functions import FunctionElement
+
+from ..canonical import Canonical
+from .plan import EVERYTHING, Change, DmlPlan, Op, Part, RowChange, everything
+from .rawsql import classify, modifies
+from .reader import Reader, written_table
+
+__all__ = ["EVERYTHING", "Change", "DmlPlan", "RowChange", "analyse", "is_main", "not_understood"]
+
+logger = logging.getLogger("sqlacache")
+
+not_understood: Counter[str] = Counter()
+"""Statements whose analysis raised, by the kind of error; each counted as a change of everything."""
+
+
+_plans: weakref.WeakKeyDictionary[Compiled, tuple[Canonical | None, DmlPlan | None]] = (
+    weakref.WeakKeyDictionary()
+)
+_canonicals: weakref.WeakKeyDictionary[Any, Canonical] = weakref.WeakKeyDictionary()
+
+
+def analyse(compiled: Compiled, canonical: Canonical | None = None) -> DmlPlan | None:
+    """Return what ``compiled`` changes, or ``None`` when it changes nothing; remembered as long as ``compiled`` lives.
+
+    ``canonical`` knows the columns of the database; without it, what the dialect says of them is believed.
+    """
+    remembered = _plans.get(compiled)
+    if remembered is not None and (canonical is None or remembered[0] is canonical):
+        return remembered[1]
+    used = canonical
+    if used is None:
+        used = _canonicals.get(compiled.dialect)
+        if used is None:
+            used = _canonicals[compiled.dialect] = Canonical(compiled.dialect)
+    try:
+        plan = _analysed(compiled, used)
+    except Exception as error:
+        not_understood[type(error).__name__] += 1
+        if not_understood[type(error).__name__] == 1:
+            logger.warning(
+                "cannot tell what %r changes (%r): taken as everything", str(compiled)[:200], error
+            )
+        plan = DmlPlan([everything("not understood")])
+    _plans[compiled] = (canonical, plan)
+    return plan
+
+
+def is_main(context: Any, statement: str) -> bool:
+    """Whether ``statement``, given to a cursor event with ``context``, is the statement that ``context.compiled`` is.
+
+    It is not for what SQLAlchemy executes around an INSERT in the same context: sequences before, identities after.
+    """
+    if not getattr(context, "compiled", None):
+        return True
+    main: str | None = context.statement
+    if main is None or not getattr(context, "parameters", None):
+        return False
+    verb = statement.lstrip(" (\n\t").split(None, 1)[:1]
+    return verb == main.lstrip(" (\n\t").split(None, 1)[:1]
+
+
+def _analysed(compiled: Any, canonical: Canonical) -> DmlPlan | None:
+    statement = compiled.statement
+    if isinstance(statement, DDLElement) or not hasattr(compiled, "bind_names"):
+        return DmlPlan([everything(type(statement).__name__)])
+    dialect = compiled.dialect.name
+    if isinstance(statement, (TextClause, TextualSelect)):
+        kind = classify(compiled.string, dialect)
+        return DmlPlan([everything("text")]) if kind == "write" else None
+    state = compiled.dml_compile_state
+    main = state.statement if state is not None else None
+    if main is None and not modifies(compiled.string, dialect):
+        return None
+    parts: list[Part] = []
+    if main is not None:
+        parts.extend(Reader(compiled, canonical, state).parts())
+    roots = [statement, main, getattr(compiled.compile_state, "statement", None), *(compiled.ctes or ())]
+    nested = [part for dml in _nested_dml(roots, main) for part in _nested_parts(dml)]
+    parts.extend(nested)
+    if not parts:
+        parts.append(everything("SELECT"))  # the text modifies, and nothing tells what
+    return DmlPlan(parts, _functions(roots))
+
+
+def _nested_dml(roots: list[Any], main: Any) -> list[Any]:
+    """INSERT, UPDATE and DELETE inside the statement: in its CTEs."""
+    mains = {id(main)} | {id(getattr(roots[0], name, None)) for name in ("element", "statement")}
+    found: dict[tuple[type, Any], Any] = {}
+    for root in roots:
+        if isinstance(root, (Insert, Update, Delete)) and root is not main:
+            mains.add(id(root))  # the statement as written, of which main is what the ORM made
+    for root in roots:
+        if root is None:
+            continue
+        for element in visitors.iterate(root):
+            if isinstance(element, (Insert, Update, Delete)) and id(element) not in mains:
+                found.setdefault((type(element), written_table(element.table)), element)
+    return list(found.values())
+
+
+def _nested_parts(dml: Any) -> list[Part]:
+    op: Op = "insert" if isinstance(dml, Insert) else "update" if isinstance(dml, Update) else "delete"
+    table = written_table(dml.table)
+    return [everything(op.upper()) if table is None else Part(op, table.name, getattr(table, "schema", None))]
+
+
+def _functions(roots: list[Any]) -> frozenset[str]:
+    """Names of the SQL functions anywhere in the statement."""
+    names = set()
+    for root in roots:
+        for element in visitors.iterate(root) if root is not None else ():
+            if isinstance(element, FunctionElement):
+                package = getattr(element, "packagenames", ())
+                names.add(".".join((*package, getattr(element, "name", "?"))).lower())
+    return frozenset(names)

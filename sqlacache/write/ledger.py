@@ -1,0 +1,165 @@
+"""What a database connection has written and not yet committed.
+
+The ledger belongs to the DBAPI connection (it lives in the pool's ``info`` of it), where every write passes: ORM and
+Core, and every session that shares the connection. Savepoints are marks in it: rolling back to one forgets what came
+after it, releasing one forgets only the mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..tags import EVERYTHING
+from .dml import Change, RowChange
+
+INFO_KEY = "sqlacache"
+"""Key of the ledger in the connection's ``info``."""
+
+
+class Inserted(Change):
+    """A row whose primary key became known after its INSERT ran."""
+
+    __slots__ = ()
+
+
+def _without(row: RowChange, key: tuple[str, ...]) -> bool:
+    return row.old is None and row.new is not None and any(column not in row.new for column in key)
+
+
+@dataclass
+class Mark:
+    """A savepoint: how much had been written when it was set."""
+
+    name: str
+    changes: int
+    outermost: bool
+    """SQLite: no transaction was open, so that releasing it commits."""
+
+
+@dataclass(eq=False)
+class Ledger:
+    """Uncommitted changes of one DBAPI connection, in order."""
+
+    changes: list[Change] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    read_first: bool = False
+    """The transaction's first statement was a read (SQLite: it holds a snapshot of that moment)."""
+    transaction_state: bool = False
+    """SET LOCAL and its kind: what rows mean has changed until the transaction ends."""
+    session_state: bool = False
+    """SET and its kind: what rows mean has changed until the connection is reset or closed."""
+    autocommit: Any = None
+    """The commit under way around a single statement of an autocommit connection."""
+    unkeyed: set[str] = field(default_factory=set)
+    """Tables into which rows went whose primary key was not known beforehand."""
+    last_context: Any = None
+    """The execution context last accounted for: batches of one statement share it."""
+
+    def __bool__(self) -> bool:
+        return bool(self.changes)
+
+    def tables(self) -> set[str]:
+        """Return the tables written; :data:`~sqlacache.tags.EVERYTHING` among them if that is not known."""
+        return {change.table for change in self.changes}
+
+    def clear(self) -> None:
+        """Forget everything that belongs to the transaction."""
+        self.changes.clear()
+        self.marks.clear()
+        self.unkeyed.clear()
+        self.read_first = self.transaction_state = False
+        self.last_context = None
+
+    def savepoint(self, name: str, *, outermost: bool = False) -> None:
+        """Set a mark."""
+        self.marks.append(Mark(name, len(self.changes), outermost))
+
+    def roll_back_to(self, name: str | None) -> None:
+        """Forget what was written since the mark ``name`` (``None``: the last); the mark stays, as in SQL."""
+        at = self._find(name)
+        if at is None:
+            return
+        del self.changes[self.marks[at].changes :]
+        del self.marks[at + 1 :]
+
+    def release(self, name: str | None) -> Mark | None:
+        """Forget the mark ``name`` and those after it; what was written stays written."""
+        at = self._find(name)
+        if at is None:
+            return None
+        mark = self.marks[at]
+        del self.marks[at:]
+        return mark
+
+    def _find(self, name: str | None) -> int | None:
+        for at in range(len(self.marks) - 1, -1, -1):
+            if name is None or self.marks[at].name == name:
+                return at
+        return None
+
+    def add(self, changes: Iterable[Change]) -> None:
+        """Note what a statement is about to write."""
+        for change in changes:
+            self.changes.append(change)
+            if change.unkeyed:
+                self.unkeyed.add(change.table)
+
+    def inserted(self, table: str, row: Mapping[str, str]) -> None:
+        """Note a row of ``table`` whose primary key became known after its INSERT ran."""
+        self.changes.append(Inserted(table, "insert", None, (RowChange(None, row),), "row_insert", f"INSERT {table}"))
+
+    def resolved(self, keys: Mapping[str, tuple[str, ...]]) -> list[Change]:
+        """Return the changes with inserted rows whose key became known afterwards in place of those without.
+
+        A row is written once by its statement and noted once more by :meth:`inserted`. When as many became known as
+        had no key, the rows without are the same rows; otherwise all stay, and the ones without widen.
+        """
+        if not self.unkeyed:
+            return [change for change in self.changes if not isinstance(change, Inserted)]
+        settled = {table for table in self.unkeyed if self._all_known(table, keys.get(table, ()))}
+        kept: list[Change] = []
+        for change in self.changes:
+            if isinstance(change, Inserted) and change.table not in self.unkeyed:
+                continue
+            if change.unkeyed and change.table in settled and change.rows is not None:
+                key = keys[change.table]
+                rows = tuple(row for row in change.rows if not _without(row, key))
+                if rows:
+                    kept.append(replace(change, rows=rows, unkeyed=0))
+                continue
+            kept.append(change)
+        return kept
+
+    def _all_known(self, table: str, key: tuple[str, ...]) -> bool:
+        missing = 0
+        written: set[tuple[str, ...]] = set()
+        became_known: set[tuple[str, ...]] = set()
+        for change in self.changes:
+            if change.table != table or change.rows is None:
+                continue
+            missing += change.unkeyed
+            for row in change.rows:
+                if row.new is not None and not _without(row, key):
+                    values = tuple(row.new[column] for column in key)
+                    (became_known if isinstance(change, Inserted) else written).add(values)
+        return bool(key) and len(became_known - written) >= missing
+
+    def is_everything(self) -> bool:
+        """Tell whether anything at all may have been written."""
+        return EVERYTHING in self.tables()
+
+
+def ledger_of(connection: Any) -> Ledger:
+    """Return the ledger of a connection (SQLAlchemy's, or what its pool hands out), made when it is not there."""
+    info = connection.info
+    ledger = info.get(INFO_KEY)
+    if ledger is None:
+        ledger = info[INFO_KEY] = Ledger()
+    return ledger  # type: ignore[no-any-return]  # info is an untyped dict
+
+
+def existing_ledger(connection: Any) -> Ledger | None:
+    """Return the ledger of a connection, if it has one."""
+    return connection.info.get(INFO_KEY)  # type: ignore[no-any-return]  # info is an untyped dict

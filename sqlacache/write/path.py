@@ -1,0 +1,385 @@
+"""The way of a write, from a statement on a connection to stamps replaced around its COMMIT.
+
+Statements are noted in the connection's ledger as they run (:meth:`WritePath.before_statement`); at COMMIT the ledger
+becomes the stamps to replace, which are marked in flight before and replaced again after (:meth:`WritePath.commit`).
+
+::
+
+    1. The writer marks: every touched stamp is replaced and in flight. Nobody hits on it or fills under it.
+    2. The database commits.
+    3. The writer settles: the stamps are replaced again and no longer in flight.
+    4. commit() returns. A reader that sampled before 1 or between 1 and 3 holds stamps that are gone: what it read may be
+       old, and its fill can never hit.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import inspect
+from sqlalchemy.schema import Table
+
+from ..decisions import Cause, EvictionCause, Invalidation, TableChange
+from ..errors import TransportError
+from ..read.session import driver_connection, driver_in_transaction
+from ..tags import EVERYTHING, ChangeLike, TableTouch, touch
+from .dml import Change, analyse
+from .ledger import Ledger, existing_ledger, ledger_of
+from .rawsql import classify
+
+if TYPE_CHECKING:
+    from ..binding import Binding
+
+MAX_TAGS_TOLD = 20
+"""Tags that an invalidation record and a stamp's cause carry at most."""
+
+
+class WritePath:
+    """Follows the writes of one bound engine."""
+
+    def __init__(self, binding: Binding) -> None:
+        self.binding = binding
+        self.host = socket.gethostname()
+
+    # -- statements ----------------------------------------------------------------------------------------------------
+
+    def before_statement(self, connection: Any, statement: str, context: Any) -> None:
+        """Note what a statement is about to write."""
+        compiled = context.compiled
+        if compiled is None or context.is_text or context.isddl:
+            self._before_text(connection, statement, context)
+            return
+        plan = analyse(compiled, self.binding.canonical)
+        if plan is None:
+            return
+        ledger = ledger_of(connection)
+        if ledger.last_context is context:
+            return  # a further batch of the same INSERT
+        ledger.last_context = context
+        translate = context.execution_options.get("schema_translate_map")
+        self._note(connection, ledger, plan.changes(context.compiled_parameters, translate))
+
+    def _before_text(self, connection: Any, statement: str, context: Any) -> None:
+        kind = "write" if context.isddl else classify(statement, self.binding.engine.dialect.name)
+        if kind == "read":
+            return
+        ledger = ledger_of(connection)
+        if kind == "write":
+            summary = "DDL" if context.isddl else statement.split(None, 1)[0].upper()[:20] if statement.split() else ""
+            change = Change(EVERYTHING, "update", None, None, "raw_write", summary)
+            self._note(connection, ledger, [change])
+        elif kind == "state":
+            if " LOCAL " in statement.upper() or " TRANSACTION " in f" {statement.upper()} ":
+                ledger.transaction_state = True
+            else:
+                ledger.session_state = not statement.upper().lstrip().startswith(("RESET ALL", "DISCARD ALL"))
+        elif kind == "commit":
+            ledger.autocommit = self._begin(ledger)
+        elif kind == "savepoint":
+            ledger.savepoint(_savepoint_name(statement))
+        elif kind == "release":
+            ledger.release(_savepoint_name(statement))
+
+    def _note(self, connection: Any, ledger: Ledger, changes: Iterable[Change]) -> None:
+        changes = [*changes]
+        changes += [more for change in changes for more in self.binding.follow(change)]
+        if not changes:
+            return
+        ledger.add(changes)
+        self.binding.dirty.add(ledger)
+        if self._is_autocommit(connection):
+            ledger.autocommit = self._begin(ledger)
+
+    def after_statement(self, connection: Any, cursor: Any, statement: str, context: Any) -> None:
+        """Finish what :meth:`before_statement` began, once the statement ran."""
+        ledger = existing_ledger(connection)
+        if self.binding.engine.dialect.name == "sqlite" and not ledger and cursor.description is not None:
+            if driver_in_transaction(connection):
+                ledger = ledger_of(connection)
+                ledger.read_first = True
+        if ledger is None:
+            return
+        if ledger.autocommit is not None:
+            commit, ledger.autocommit = ledger.autocommit, None
+            commit.settle()
+            self._clear(ledger)
+        elif ledger.changes and context.is_text and not ledger.marks:
+            if classify(statement, self.binding.engine.dialect.name) == "rollback":
+                self._clear(ledger)
+
+    def statement_failed(self, connection: Any) -> None:
+        """Settle a statement of an autocommit connection that raised: it may have been carried out."""
+        try:
+            ledger = existing_ledger(connection)
+        except Exception:  # the connection is gone, and with it whatever was open on it
+            return
+        if ledger is not None and ledger.autocommit is not None:
+            commit, ledger.autocommit = ledger.autocommit, None
+            commit.settle()
+            self._clear(ledger)
+
+    def inserted(self, connection: Any, mapper: Any, target: Any) -> None:
+        """Complete the rows of an ORM INSERT with keys that the database made."""
+        ledger = existing_ledger(connection)
+        if ledger is None or not ledger.unkeyed:
+            return
+        values = inspect(target).dict
+        for table in mapper.tables:
+            if table.fullname not in ledger.unkeyed:
+                continue
+            row: dict[str, Any] = {}
+            for column in table.columns:
+                prop = mapper._columntoproperty.get(column) if column in mapper._columntoproperty else None
+                if prop is not None and prop.key in values:
+                    row[column.name] = values[prop.key]
+            self._inserted(ledger, table, row)
+
+    def inserted_keys(self, connection: Any, result: Any) -> None:
+        """Complete the rows of a Core INSERT with keys that the database made."""
+        context = getattr(result, "context", None)
+        if context is None or not getattr(context, "isinsert", False):
+            return
+        ledger = existing_ledger(connection)
+        table = getattr(getattr(context.compiled, "statement", None), "table", None)
+        if ledger is None or not isinstance(table, Table) or table.fullname not in ledger.unkeyed:
+            return
+        keys = [column.name for column in table.primary_key.columns]
+        rows = getattr(context, "inserted_primary_key_rows", None) or ()
+        if context.compiled.returning or len(context.compiled_parameters) != len(rows):
+            return
+        for row, parameters in zip(rows, context.compiled_parameters):
+            known = {column.name: parameters[column.key] for column in table.columns if column.key in parameters}
+            self._inserted(ledger, table, {**known, **dict(zip(keys, row))})
+
+    def _inserted(self, ledger: Ledger, table: Table, values: Mapping[str, Any]) -> None:
+        row: dict[str, str] = {}
+        for column in table.columns:
+            normalise = self.binding.canonical.of(column)
+            if normalise is None or column.name not in values:
+                continue
+            try:
+                row[column.name] = normalise(values[column.name])
+            except ValueError:
+                continue
+        ledger.inserted(table.fullname, row)
+
+    # -- transactions --------------------------------------------------------------------------------------------------
+
+    def savepoint(self, connection: Any, name: str) -> None:
+        outermost = self.binding.engine.dialect.name == "sqlite" and not driver_in_transaction(connection)
+        ledger_of(connection).savepoint(name, outermost=outermost)
+
+    def roll_back_to(self, connection: Any, name: str | None) -> None:
+        ledger = existing_ledger(connection)
+        if ledger is not None:
+            ledger.roll_back_to(name)
+            if not ledger.changes:
+                self.binding.dirty.discard(ledger)
+
+    def release(self, connection: Any, name: str | None, execute: Callable[[], None]) -> None:
+        """Release a savepoint; SQLite's outermost one commits when no BEGIN came before it."""
+        ledger = existing_ledger(connection)
+        mark = ledger.release(name) if ledger is not None else None
+        if ledger is None or mark is None or not mark.outermost or not ledger.changes:
+            execute()
+            return
+        commit = self._begin(ledger)
+        try:
+            execute()
+        except BaseException:
+            commit.settle()
+            raise
+        if driver_in_transaction(connection):
+            commit.unmark()
+        else:
+            commit.settle()
+            self._clear(ledger)
+
+    def commit(self, pooled: Any, execute: Callable[[], None]) -> None:
+        """Carry out a COMMIT with both phases around it. ``pooled`` is what the pool handed out."""
+        ledger = existing_ledger(pooled)
+        if ledger is None or not ledger.changes:
+            execute()
+            if ledger is not None:
+                self._clear(ledger)
+            return
+        commit = self._begin(ledger)
+        try:
+            execute()
+        finally:
+            # Also when COMMIT raised or was cancelled: nobody can tell whether it arrived, so it counts as committed.
+            commit.settle()
+            self._clear(ledger)
+
+    def roll_back(self, pooled: Any, execute: Callable[[], None]) -> None:
+        """Carry out a ROLLBACK and forget what was written."""
+        execute()
+        ledger = existing_ledger(pooled)
+        if ledger is not None:
+            self._clear(ledger)
+
+    def _clear(self, ledger: Ledger) -> None:
+        ledger.clear()
+        self.binding.dirty.discard(ledger)
+
+    def _begin(self, ledger: Ledger) -> Commit:
+        commit = Commit(self, ledger.resolved(self.binding.keys))
+        commit.mark()
+        return commit
+
+    def _is_autocommit(self, connection: Any) -> bool:
+        """Tell whether a statement on this connection takes effect at once."""
+        options = connection.get_execution_options()
+        dialect: Any = self.binding.engine.dialect
+        level = options.get("isolation_level") or getattr(dialect, "_on_connect_isolation_level", None)
+        if level is not None:
+            return str(level).upper() == "AUTOCOMMIT"
+        driver = driver_connection(connection)
+        if dialect.name == "sqlite":
+            return getattr(driver, "isolation_level", "") is None and not driver_in_transaction(connection)
+        pooled = getattr(connection.connection, "dbapi_connection", None)
+        return getattr(driver, "autocommit", False) is True or getattr(pooled, "isolation_level", "") == "autocommit"
+
+    # -- calls ---------------------------------------------------------------------------------------------------------
+
+    def replace(self, changes: Sequence[ChangeLike]) -> int:
+        """Replace at once the stamps of something that already happened; return how many there were."""
+        commit = Commit(self, changes)
+        commit.mark()
+        commit.settle(called=True)
+        return sum(commit.replaced.values())
+
+
+class Commit:
+    """Both phases of one commit."""
+
+    def __init__(self, path: WritePath, changes: Sequence[ChangeLike]) -> None:
+        self.path = path
+        self.binding = path.binding
+        self.changes = changes
+        self.token = secrets.token_hex(8)
+        self.touched: dict[str, TableTouch] = {}
+        self.causes: dict[str, Cause] = {}
+        self.replaced: dict[str, int] = {}
+        self.scopes: list[Any] = []
+        self.traceparent: str | None = None
+        self.at = time.time()
+        self.phase_one: float | None = None
+        self.marked = False
+        self.marked_at = 0.0
+
+    def mark(self) -> None:
+        """Phase one. The registry of shapes may change under us: then look again."""
+        if not self.changes:
+            return
+        if self.binding.manager.mode == "off":
+            return
+        began = time.perf_counter()
+        self._prepare()
+        store = self.binding.store
+        while True:
+            revisions = self._touch()
+            replaced = store.mark(self.token, self.touched, revisions, self.causes)
+            if replaced is not None:
+                break
+        self.replaced = replaced
+        self.marked = True
+        self.marked_at = time.perf_counter()
+        self.phase_one = self.marked_at - began
+
+    def _prepare(self) -> None:
+        if self.binding.observers:
+            tables = list(dict.fromkeys(change.table for change in self.changes))
+            self.scopes, self.traceparent = self.binding.observers.invalidation_started(
+                self.binding.settings.name, tables
+            )
+
+    def _touch(self) -> dict[str, int]:
+        tables = {change.table for change in self.changes}
+        registered = self.binding.store.shapes(tables)
+        shapes = {table: found for table, (_, found) in registered.items()}
+        self.touched = touch(self.changes, shapes, self.binding.keys)
+        self.causes = {table: self._cause(what) for table, what in self.touched.items()}
+        return {table: revision for table, (revision, _) in registered.items()}
+
+    def _cause(self, what: TableTouch) -> Cause:
+        return Cause(
+            what.cause,
+            what.table,
+            tuple(what.keys)[:MAX_TAGS_TOLD],
+            None if what.columns is None else tuple(sorted(what.columns)),
+            what.statement,
+            self.at,
+            os.getpid(),
+            self.path.host,
+            self.traceparent,
+        )
+
+    def settle(self, *, called: bool = False) -> None:
+        """Phase two."""
+        if not self.changes:
+            return
+        committed_at = time.perf_counter()
+        if not self.marked:
+            if self.binding.manager.mode == "off":
+                return
+            # The cache was switched on between the phases: what a reader filled before COMMIT landed must go.
+            self.mark()
+            committed_at = time.perf_counter()
+        try:
+            self.binding.store.settle(self.token, self.touched, self.causes)
+        except TransportError:
+            self.binding.observers.invalidated(None, self.scopes)
+            raise
+        if self.binding.observers or self.scopes:
+            now = time.perf_counter()
+            self.binding.observers.invalidated(
+                self._record(committed_at, now, called=called), self.scopes
+            )
+
+    def unmark(self) -> None:
+        """Take phase one back: nothing was committed."""
+        if self.marked:
+            self.binding.store.unmark(self.token, self.touched)
+            self.binding.observers.invalidated(None, self.scopes)
+
+    def _record(self, committed_at: float, now: float, *, called: bool) -> Invalidation:
+        statements = dict.fromkeys(what.statement for what in self.touched.values() if what.statement)
+        return Invalidation(
+            self.binding.settings.name,
+            self.binding.database,
+            tuple(self._change(what) for what in self.touched.values()),
+            "; ".join(statements),
+            self.at,
+            os.getpid(),
+            self.path.host,
+            self.traceparent,
+            None if called else self.phase_one,
+            None if called else committed_at - self.marked_at,
+            now - committed_at,
+        )
+
+    def _change(self, what: TableTouch) -> TableChange:
+        names = what.names()
+        told = list(what.keys) or names
+        cause: EvictionCause = what.cause
+        return TableChange(
+            what.table,
+            cause,
+            what.scope,
+            what.rows,
+            tuple(told[:MAX_TAGS_TOLD]),
+            len(names),
+            None if what.columns is None else tuple(sorted(what.columns)),
+            self.replaced.get(what.table, 0),
+            what.bumped,
+        )
+
+
+def _savepoint_name(statement: str) -> str:
+    return statement.split()[-1].strip("\"`;") if statement.split() else ""

@@ -1,0 +1,102 @@
+"""Fixtures of all tests: real databases, a cache bound to one, and a reader that asserts how reads were answered.
+
+``database`` gives each test a fresh, seeded database on SQLite and on PostgreSQL. PostgreSQL is the server at
+``SQLACACHE_TEST_POSTGRES_URL`` or one that is started here; where neither can be had, its tests are skipped, or fail
+when ``SQLACACHE_REQUIRE_SERVERS=1`` promised them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+
+from tests.support.databases import Database, PostgresDatabases, SQLiteDatabases
+from tests.support.listeners import listeners_of_ours
+from tests.support.postgres import Unavailable, postgres_server
+from tests.support.reading import UNCACHED, Reader
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # SQLite keeps Numeric as floating point, which the tests' amounts survive.
+    config.addinivalue_line("filterwarnings", "ignore:Dialect sqlite.* does \\*not\\* support Decimal")
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """SQLAlchemy URL (asyncpg) of a running PostgreSQL server."""
+    given = os.environ.get("SQLACACHE_TEST_POSTGRES_URL")
+    if given:
+        yield given
+        return
+    server = postgres_server()
+    try:
+        url = server.__enter__()
+    except Unavailable as why:
+        if os.environ.get("SQLACACHE_REQUIRE_SERVERS") == "1":
+            pytest.fail(f"SQLACACHE_REQUIRE_SERVERS=1, but: {why}", pytrace=False)
+        pytest.skip(str(why))
+    yield url
+    server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def postgresql_databases(postgres_url: str) -> Iterator[PostgresDatabases]:
+    """Source of fresh databases on PostgreSQL."""
+    databases = PostgresDatabases(postgres_url)
+    yield databases
+    # The loops of the tests are closed by now: the last statement gets one of its own, out of pytest-asyncio's way.
+    last = Thread(target=lambda: asyncio.run(databases.remove_template()))
+    last.start()
+    last.join()
+
+
+@pytest.fixture(scope="session")
+def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SQLiteDatabases:
+    """Source of fresh databases on SQLite."""
+    folder: Path = tmp_path_factory.mktemp("sqlite")
+    return SQLiteDatabases(folder)
+
+
+@pytest_asyncio.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+async def database(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+    """A fresh, seeded database, on every dialect."""
+    source = request.getfixturevalue(f"{request.param}_databases")
+    async with source.fresh() as url:
+        fresh = Database(url)
+        yield fresh
+        await fresh.dispose()
+
+
+@pytest_asyncio.fixture
+async def cache(database: Database) -> AsyncIterator[Any]:
+    """A cache in memory, bound to ``database``; nothing of it is left on anything afterwards."""
+    if UNCACHED:
+        yield None
+        return
+    from sqlacache import configure
+
+    before = listeners_of_ours()
+    manager = configure(
+        backend="mem://",
+        models={"*": {"timeout": 3600}, "tests.support.models.AuditLog": None},
+        telemetry=None,
+        name=f"test-{uuid4().hex[:8]}",
+    )
+    await manager.bind(database.engine)
+    yield manager
+    await manager.disconnect()
+    assert listeners_of_ours() == before, "disconnect() left listeners behind"
+
+
+@pytest.fixture
+def reader(database: Database, cache: Any) -> Reader:
+    """Reads ``database`` through ``cache`` and asserts how each read was answered."""
+    return Reader(database, cache)

@@ -1,0 +1,146 @@
+"""``make demo`` as a newcomer runs it: a process of its own, real HTTP, an exit status that means something."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from examples.visitor.figures import Board, Figures, table
+from examples.visitor.visit import difference
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "examples.demo"]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("SQLACACHE_")}
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=ROOT,
+        env={**variables, **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_the_demo_visits_the_shop_explains_an_eviction_and_exits_0() -> None:
+    done = run("--requests", "240")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    phases = re.findall(r"^([a-z ]+): +\d+ requests", done.stdout, flags=re.M)
+    assert phases == [
+        "first reads",
+        "the same again",
+        "reads and writes",
+        "a bulk update",
+        "reads racing writes",
+        "a write from elsewhere",
+        "one price changed",
+    ]
+    assert re.search(r"^the same again: .* 0 misses +100% hit ratio", done.stdout, flags=re.M)
+    assert re.search(r"^Product +[\d,]+ +[\d,]+ +\d+%", done.stdout, flags=re.M)
+    assert "row_invalidated" in done.stdout.partition("Before its price was changed")[2]
+    assert 'sqlacache_hits_total{op="get"}' in done.stdout
+    assert 'sqlacache_evictions_total{cause="row_update"}' in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("demo: OK: ")
+
+
+def test_a_write_behind_the_caches_back_is_found_out_as_a_wrong_figure() -> None:
+    done = run("--requests", "100", "--behind-the-back")
+    assert done.returncode == 1, done.stdout + done.stderr
+    complaints = [line for line in done.stderr.splitlines() if line.startswith("demo: ")]
+    assert len(complaints) == 1
+    assert complaints[0].startswith(
+        "demo: WRONG FIGURE: GET /products/1 (a write from elsewhere): price_cents is "
+    )
+    assert "demo: OK" not in done.stdout
+
+
+def test_a_cache_that_is_off_is_found_out_as_a_wrong_figure() -> None:
+    done = run("--requests", "100", SQLACACHE_MODE="off")
+    assert done.returncode == 1, done.stdout + done.stderr
+    complaint = done.stderr.splitlines()[-1]
+    assert complaint.startswith("demo: WRONG FIGURE: first reads: bypassed disabled ")
+
+
+def test_a_shop_that_cannot_start_shows_its_log_and_exits_1() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = run("--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert "address already in use" in done.stderr
+    assert "Traceback" not in done.stderr.partition("its log:")[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_leaves_the_shop_up_until_a_signal_stops_both(number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "--serve"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as serving:
+        try:
+            assert serving.stdout is not None
+            found = re.search(r"http://\S+", serving.stdout.readline())
+            assert found, serving.communicate(timeout=30)
+            address = found.group()
+            assert httpx.get(f"{address}/products/1").json()["id"] == 1
+            assert "sqlacache_" in httpx.get(f"{address}/metrics/").text
+            serving.send_signal(number)
+            _, errors = serving.communicate(timeout=30)
+            assert (serving.returncode, errors.strip()) == (0, "demo: stopped")
+        finally:
+            if serving.poll() is None:
+                serving.terminate()  # not kill: it has a shop to end
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{address}/products/1")
+
+
+def test_the_table_is_drawn_over_itself_on_a_terminal_and_left_out_elsewhere() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal, file = Terminal(), io.StringIO()
+    for stream in (terminal, file):
+        board = Board(stream)
+        board.show(["one", "two"])
+        board.say("said")
+        board.show(["three"])
+        board.show([])
+        board.say("done")
+    assert terminal.getvalue() == (
+        "one\ntwo\n" + "\x1b[2F\x1b[Jsaid\none\ntwo\n" + "\x1b[2F\x1b[Jthree\n" + "\x1b[1F\x1b[Jdone\n"
+    )
+    assert file.getvalue() == "said\ndone\n"
+
+
+def test_figures_are_read_from_an_exposition_by_model_and_reason() -> None:
+    figures = Figures(
+        "# TYPE sqlacache_hits counter\n"
+        'sqlacache_hits_total{cache="shop",table="products",op="get",tier="local"} 3\n'
+        "# TYPE sqlacache_misses counter\n"
+        'sqlacache_misses_total{cache="shop",table="products",op="get",reason="absent"} 1\n'
+        'sqlacache_misses_total{cache="shop",table="product_tags",op="fetch",reason="expired"} 2\n'
+    )
+    assert (figures.lookups, figures.hit_ratio) == (6, 0.5)
+    assert [line.split() for line in table(figures)[1:3]] == [
+        ["Product", "3", "1", "75%", "0", "0", "absent", "1"],
+        ["product_tags", "0", "2", "0%", "0", "0", "expired", "2"],
+    ]
+
+
+def test_a_difference_is_named_by_its_place() -> None:
+    got, expected = {"a": [{"b": 1}, {"b": 2}]}, {"a": [{"b": 1}, {"b": 3}]}
+    assert difference(got, expected) == "a[1].b is 2, the database says 3"
+    assert difference([1], [1, 2]) == "it is [1], the database says [1, 2]"
