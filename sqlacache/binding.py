@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -18,10 +19,11 @@ from .models import Models
 from .read.path import ReadPath
 from .read.replay import MARKER, Capture
 from .read.statement import key_of, selects
-from .store.memory import MemoryStore
 from .store.stamps import Entry
 from .tags import EVERYTHING, Shape
+from .write.catalog import Catalog, read_catalog
 from .write.commit import DialectHooks
+from .write.consequences import Consequences
 from .write.dml import Change
 from .write.ledger import Ledger, existing_ledger
 from .write.path import WritePath
@@ -29,6 +31,8 @@ from .write.rawsql import classify
 
 if TYPE_CHECKING:
     from .manager import CacheManager
+
+logger = logging.getLogger("sqlacache")
 
 MAX_SHAPES = 64
 """Shapes of one table that reads may be narrowed to; further ones are widened."""
@@ -61,9 +65,7 @@ class _Keys(Mapping[str, tuple[str, ...]]):
 class Binding:
     """One engine's part of a cache."""
 
-    def __init__(
-        self, manager: CacheManager, engine: Engine, database: str, store: MemoryStore | None = None
-    ) -> None:
+    def __init__(self, manager: CacheManager, engine: Engine, database: str) -> None:
         self.manager = manager
         self.settings = manager.settings
         self.observers = manager.observers
@@ -72,11 +74,13 @@ class Binding:
         self.models = manager.models
         self.canonical = Canonical(engine.dialect)
         self.keys: Mapping[str, tuple[str, ...]] = _Keys(self.models, self.canonical)
-        self.views: Collection[str] = frozenset()
+        self.views: frozenset[str] = frozenset()
+        self.row_security: frozenset[str] = frozenset()
+        self.consequences = Consequences(Catalog(), {}, {}, lambda name: ())
         self.dirty: weakref.WeakSet[Ledger] = weakref.WeakSet()
         """Ledgers that hold something uncommitted."""
-        self.store = store or MemoryStore(
-            max_bytes=self.settings.max_bytes, lease=self.settings.lease, on_drop=self._dropped
+        self.store = manager.backend.open(
+            database, max_bytes=self.settings.max_bytes, lease=self.settings.lease, on_drop=self._dropped
         )
         self._shapes: dict[str, set[str]] = {}
         self.reads = ReadPath(self)
@@ -102,7 +106,18 @@ class Binding:
             event.remove(self.engine, name, listener)
 
     def read_catalog(self, connection: Any) -> None:
-        """Read from the database what the metadata does not know."""
+        """Read from the database what the metadata does not know (on a synchronous connection)."""
+        tables = self.models.tables()
+        catalog = read_catalog(connection, tables.values())
+        for what in catalog.unreadable:
+            logger.warning("%s: the database's catalog could not be read: %s", self.database, what)
+        self.row_security = catalog.row_security
+        self.views = catalog.views
+        self.canonical = Canonical(self.engine.dialect, inexact=catalog.inexact)
+        self.keys = _Keys(self.models, self.canonical)
+        self.consequences = Consequences(
+            catalog, tables, self.settings.writes_also, lambda name: self.keys.get(name, ())
+        )
 
     # -- events of the engine ------------------------------------------------------------------------------------------
 
@@ -179,9 +194,9 @@ class Binding:
         text = getattr(statement, "text", None)
         return isinstance(text, str) and classify(text, self.engine.dialect.name) == "read"
 
-    def follow(self, change: Change) -> Iterable[Change]:
-        """Return what the database itself writes in consequence of ``change``."""
-        return ()
+    def follow(self, changes: Iterable[Change]) -> list[Change]:
+        """Return ``changes`` with what the database itself writes in consequence."""
+        return self.consequences.of(changes) if self.consequences else list(changes)
 
     # -- entries -------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from contextvars import ContextVar
 from typing import Any
 
+from cashews import Cache
 from sqlalchemy import inspect
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -20,6 +21,7 @@ from .errors import CacheError, ConfigError
 from .explain import Explanation
 from .models import Models, is_mapped
 from .observers import Observer, Observers
+from .store.memory import MemoryBackend
 from .tags import EVERYTHING
 from .write.dml import Change, RowChange
 
@@ -33,6 +35,11 @@ class CacheManager:
         self.settings = settings
         self.observers = Observers(settings.observers)
         self.models = Models()
+        self.cashews = Cache()
+        """The cashews cache that owns the backend; ``disable()`` and ``enable()`` on it work as cashews documents."""
+        backend = self.cashews.setup("sqlacache+mem://")
+        assert isinstance(backend, MemoryBackend)  # registered by store/memory.py
+        self.backend = backend
         self._mode: Mode = settings.mode
         self._bindings: list[Binding] = []
         self._bypassed: ContextVar[bool] = ContextVar(f"sqlacache_bypassed_{settings.name}", default=False)
@@ -82,8 +89,8 @@ class CacheManager:
                     )
             self.models.refresh()
             self.settings.resolve(self.models.mappers, is_mapped)
-            shared = next((other for other in self._bindings if other.database == name), None)
-            binding = Binding(self, root, name, store=shared.store if shared is not None else None)
+            await self.cashews.init()
+            binding = Binding(self, root, name)
             await self._read_catalog(engine, binding)
             binding.attach()
             events.add(binding)
@@ -110,6 +117,7 @@ class CacheManager:
                 binding = self._bindings.pop()
                 events.discard(binding)
                 binding.detach()
+            await self.cashews.close()
 
     def lifespan(
         self, *engines: AsyncEngine, database: str | None = None
@@ -148,8 +156,8 @@ class CacheManager:
             self._bypassed.reset(token)
 
     def is_bypassed(self) -> bool:
-        """Tell whether this task is inside :meth:`bypassed`."""
-        return self._bypassed.get()
+        """Tell whether this task is inside :meth:`bypassed`, or disabled the backend through cashews."""
+        return self._bypassed.get() or self.backend.is_disable()
 
     async def explain(self, session: AsyncSession, statement: Any, parameters: Any = None) -> Explanation:
         """Say what ``session.execute(statement)`` would do and why; loads nothing and changes nothing."""
@@ -212,7 +220,7 @@ class CacheManager:
             if keys is not None and table is not None:
                 rows = tuple(_row_of(binding, table, key) for key in keys)
             change = Change(name, "update", columns, rows, cause, "")
-            total += binding.writes.replace([change, *binding.follow(change)])
+            total += binding.writes.replace(binding.follow([change]))
         return total
 
     def _unique_stores(self) -> list[Binding]:

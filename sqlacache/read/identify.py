@@ -183,7 +183,7 @@ class Identifier:
         if plan.bypass is None:
             plan.limit(binding.admit)
             plan.order = tuple(sorted(plan.compiled.bind_names.values()))
-            identity = (binding.database, binding.engine.dialect.name, binding.engine.dialect.driver, lookup[2] or "")
+            identity = (binding.database, binding.engine.dialect.name, binding.engine.dialect.driver, lookup[2] or "", *declared)
             plan.hasher = blake2b("\0".join((*identity, plan.sql)).encode(), digest_size=16)
         self._plans[lookup] = plan
         if len(self._plans) > MAX_PLANS:
@@ -205,6 +205,9 @@ class Identifier:
         if dirty and (EVERYTHING in dirty or not dirty.isdisjoint(plan.tables)):
             return "dirty_transaction"
         if read.held is not None and binding.has_session_state(read.held):
+            return "connection_state"
+        if self.settings.vary is None and not binding.row_security.isdisjoint(plan.tables):
+            read.why = "row security decides what this session may see; give vary= what it decides by"
             return "connection_state"
         level = isolation_level(binding.engine.dialect, read.options)
         if level == "READ UNCOMMITTED":

@@ -42,12 +42,26 @@ class _Stamp:
 
 
 class MemoryBackend(Memory):
-    """cashews' memory backend without its janitor; see :class:`MemoryStore` for what sqlacache adds."""
+    """cashews' memory backend without its janitor; the stores of a cache, one per database, live in it.
+
+    Closing it (``Cache.close()``) forgets everything; what was stored is not there when it is opened again.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs["check_interval"] = 0
         super().__init__(**kwargs)
-        self.stores: dict[str, MemoryStore] = {}
+        self._stores: dict[str, MemoryStore] = {}
+
+    def open(self, database: str, *, max_bytes: int, lease: float, on_drop: Callable[[str, int], None]) -> MemoryStore:
+        """Return the store of one database."""
+        store = self._stores.get(database)
+        if store is None:
+            store = self._stores[database] = MemoryStore(max_bytes=max_bytes, lease=lease, on_drop=on_drop)
+        return store
+
+    async def close(self) -> None:
+        self._stores.clear()
+        await super().close()
 
 
 register_backend("sqlacache+mem", MemoryBackend)

@@ -15,12 +15,15 @@ from typing import Any, Literal
 
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.schema import Table
 
 from .reader import computed_from, written_unasked
 
 TriggerEvent = Literal["insert", "update", "delete", "truncate"]
 TRIGGER_EVENTS: frozenset[TriggerEvent] = frozenset({"insert", "update", "delete", "truncate"})
+
+Volatility = Literal["immutable", "stable", "volatile"]
 
 _SETTING = frozenset({"CASCADE", "SET NULL", "SET DEFAULT"})
 
@@ -83,11 +86,14 @@ class Catalog:
     views: frozenset[str] = frozenset()
     """Relations that are no tables: views, materialized views, foreign and virtual tables."""
     inexact: frozenset[tuple[str, str]] = frozenset()
-    """(table, column) of strings that are equal when their bytes are not (for :class:`sqlacache.canonical.Canonical`)."""
+    """(table, column) of strings that may be equal when their bytes are not (see ``sqlacache.canonical.Canonical``)."""
     generated: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Columns, by table, that the database sets when others are written."""
     replaces: frozenset[str] = frozenset()
     """Tables declared with ON CONFLICT REPLACE: a plain INSERT or UPDATE may delete other rows (SQLite)."""
+    functions: Mapping[str, Volatility] = field(default_factory=dict)
+    """Functions that the database has beside the built-in ones, by name and by ``schema.name``, lower
+    case: the most volatile of that name (PostgreSQL)."""
     inherits: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Parents, by table, whose reads return the table's rows, too: partitions and inheriting tables (PostgreSQL)."""
     unreadable: tuple[str, ...] = ()
@@ -116,6 +122,7 @@ def read_catalog(connection: Connection, tables: Iterable[Table] = ()) -> Catalo
         inexact=frozenset(asked.inexact),
         generated={table: frozenset(columns) for table, columns in asked.generated.items()},
         replaces=frozenset(asked.replaces),
+        functions=asked.functions,
         inherits={table: frozenset(parents) for table, parents in asked.inherits.items()},
         unreadable=tuple(asked.unreadable),
     )
@@ -134,6 +141,7 @@ class Asked:
         self.inexact: set[tuple[str, str]] = set()
         self.generated: dict[str, set[str]] = {}
         self.replaces: set[str] = set()
+        self.functions: dict[str, Volatility] = {}
         self.inherits: dict[str, set[str]] = {}
         self.unreadable: list[str] = []
 
@@ -168,14 +176,15 @@ def metadata_foreign_keys(tables: Iterable[Table]) -> Iterator[ForeignKey]:
     """Yield the foreign keys that the metadata has."""
     for table in tables:
         for constraint in table.foreign_key_constraints:
-            yield ForeignKey(
-                table.fullname,
-                tuple(element.parent.name for element in constraint.elements),
-                constraint.referred_table.fullname,
-                tuple(element.column.name for element in constraint.elements),
-                (constraint.ondelete or "").upper(),
-                (constraint.onupdate or "").upper(),
-            )
+            columns = tuple(element.parent.name for element in constraint.elements)
+            actions = (constraint.ondelete or "").upper(), (constraint.onupdate or "").upper()
+            try:
+                parent = constraint.referred_table.fullname
+                referred = tuple(element.column.name for element in constraint.elements)
+            except NoReferenceError:  # a table that the metadata does not have
+                names = [element.target_fullname.rpartition(".") for element in constraint.elements]
+                parent, referred = names[0][0], tuple(name[2] for name in names)
+            yield ForeignKey(table.fullname, columns, parent, referred, *actions)
 
 
 def cascades(tables: Iterable[Table], found: Iterable[ForeignKey] = ()) -> Mapping[str, tuple[Cascade, ...]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import types as sqltypes
 
-from .catalog import TRIGGER_EVENTS, Asked, ForeignKey, Trigger, TriggerEvent
+from .catalog import TRIGGER_EVENTS, Asked, ForeignKey, Trigger, TriggerEvent, Volatility
 from .rawsql import Token, tokens_of
 
 # PostgreSQL
@@ -61,9 +61,15 @@ _PG_COLUMNS = f"""
     JOIN pg_catalog.pg_type t ON t.oid = a.atttypid LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype
     LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
     WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND {_PG_OURS}
-        AND (coalesce(b.typname, t.typname) NOT IN ('text', 'varchar', 'int4', 'int8', 'bool', 'timestamp', 'timestamptz')
+        AND (coalesce(b.typname, t.typname) NOT IN ('text', 'varchar', 'int4', 'int8', 'bool')
              OR NOT coalesce(l.collisdeterministic, true) OR a.attgenerated::text <> '')
 """
+_PG_FUNCTIONS = f"""
+    SELECT n.nspname::text, f.proname::text, pg_catalog.pg_function_is_visible(f.oid), f.provolatile::text
+    FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
+    WHERE {_PG_OURS} ORDER BY position(f.provolatile::text IN 'isv')
+"""
+_PG_VOLATILITIES: dict[str, Volatility] = {"i": "immutable", "s": "stable", "v": "volatile"}
 _PG_ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT"}
 _PG_TRIGGER_BITS: dict[int, TriggerEvent] = {4: "insert", 8: "delete", 16: "update", 32: "truncate"}
 _PG_RULE_EVENTS: dict[str, TriggerEvent] = {"2": "update", "3": "insert", "4": "delete"}
@@ -84,6 +90,11 @@ def _postgresql(asked: Asked) -> None:
             asked.views.add(asked.name(schema, table, visible))
         if secured:
             asked.row_security.add(asked.name(schema, table, visible))
+    for schema, function, visible, volatility in asked.rows(
+        "functions", _PG_FUNCTIONS
+    ):  # the most volatile last
+        for name in (f"{schema}.{function}", function) if visible else (f"{schema}.{function}",):
+            asked.functions[name.lower()] = _PG_VOLATILITIES[volatility]
     for schema, table, visible, *parent in asked.rows("inheritance and partitions", _PG_INHERITS):
         asked.inherits.setdefault(asked.name(schema, table, visible), set()).add(asked.name(*parent))
     for row in asked.rows("foreign keys", _PG_FOREIGN_KEYS):
@@ -127,7 +138,9 @@ def _plain_string(type_: Any) -> bool:
 
 # SQLite
 
-_LITE_MASTER = "SELECT type, name, tbl_name, sql FROM {schema}.sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+_LITE_MASTER = (
+    "SELECT type, name, tbl_name, sql FROM {schema}.sqlite_master WHERE substr(name, 1, 7) <> 'sqlite_'"
+)
 _LITE_COLUMNS = """
     SELECT m.name, x.name, x.type, x.hidden, x.pk
     FROM {schema}.sqlite_master AS m JOIN pragma_table_xinfo(m.name, :schema) AS x

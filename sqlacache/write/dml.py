@@ -31,8 +31,9 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from ..canonical import Canonical
 from .plan import EVERYTHING, Change, DmlPlan, Op, Part, RowChange, everything
-from .rawsql import classify, modifies
+from .rawsql import PURE_FUNCTIONS, classify, modifies
 from .reader import Reader, written_table
+from .sqlwords import HARMLESS_FUNCTIONS
 
 __all__ = ["EVERYTHING", "Change", "DmlPlan", "RowChange", "analyse", "is_main", "not_understood"]
 
@@ -45,24 +46,20 @@ not_understood: Counter[str] = Counter()
 _plans: weakref.WeakKeyDictionary[Compiled, tuple[Canonical | None, DmlPlan | None]] = (
     weakref.WeakKeyDictionary()
 )
-_canonicals: weakref.WeakKeyDictionary[Any, Canonical] = weakref.WeakKeyDictionary()
 
 
 def analyse(compiled: Compiled, canonical: Canonical | None = None) -> DmlPlan | None:
     """Return what ``compiled`` changes, or ``None`` when it changes nothing; remembered as long as ``compiled`` lives.
+
+    A SELECT that calls functions which are not known to write nothing has a plan without changes that names them.
 
     ``canonical`` knows the columns of the database; without it, what the dialect says of them is believed.
     """
     remembered = _plans.get(compiled)
     if remembered is not None and (canonical is None or remembered[0] is canonical):
         return remembered[1]
-    used = canonical
-    if used is None:
-        used = _canonicals.get(compiled.dialect)
-        if used is None:
-            used = _canonicals[compiled.dialect] = Canonical(compiled.dialect)
     try:
-        plan = _analysed(compiled, used)
+        plan = _analysed(compiled, canonical or Canonical(compiled.dialect))
     except Exception as error:
         not_understood[type(error).__name__] += 1
         if not_understood[type(error).__name__] == 1:
@@ -98,12 +95,13 @@ def _analysed(compiled: Any, canonical: Canonical) -> DmlPlan | None:
         return DmlPlan([everything("text")]) if kind == "write" else None
     state = compiled.dml_compile_state
     main = state.statement if state is not None else None
+    roots = [statement, main, getattr(compiled.compile_state, "statement", None), *(compiled.ctes or ())]
     if main is None and not modifies(compiled.string, dialect):
-        return None
+        functions = _functions(roots)
+        return DmlPlan([], functions) if functions else None
     parts: list[Part] = []
     if main is not None:
         parts.extend(Reader(compiled, canonical, state).parts())
-    roots = [statement, main, getattr(compiled.compile_state, "statement", None), *(compiled.ctes or ())]
     nested = [part for dml in _nested_dml(roots, main) for part in _nested_parts(dml)]
     parts.extend(nested)
     if not parts:
@@ -134,11 +132,11 @@ def _nested_parts(dml: Any) -> list[Part]:
 
 
 def _functions(roots: list[Any]) -> frozenset[str]:
-    """Names of the SQL functions anywhere in the statement."""
+    """Names of the SQL functions anywhere in the statement that are not known to write nothing."""
     names = set()
     for root in roots:
         for element in visitors.iterate(root) if root is not None else ():
             if isinstance(element, FunctionElement):
                 package = getattr(element, "packagenames", ())
                 names.add(".".join((*package, getattr(element, "name", "?"))).lower())
-    return frozenset(names)
+    return frozenset(names - PURE_FUNCTIONS - HARMLESS_FUNCTIONS)

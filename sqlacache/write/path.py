@@ -86,8 +86,7 @@ class WritePath:
             ledger.release(_savepoint_name(statement))
 
     def _note(self, connection: Any, ledger: Ledger, changes: Iterable[Change]) -> None:
-        changes = [*changes]
-        changes += [more for change in changes for more in self.binding.follow(change)]
+        changes = self.binding.follow(changes)
         if not changes:
             return
         ledger.add(changes)

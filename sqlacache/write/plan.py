@@ -193,7 +193,8 @@ class DmlPlan:
     def __init__(self, parts: Sequence[Part], functions: frozenset[str] = frozenset()) -> None:
         self._parts = tuple(parts)
         self.functions = functions
-        """SQL functions called anywhere in the statement, lower case: one that writes makes this a wider write."""
+        """SQL functions called anywhere in the statement, lower case, but for those known to write nothing (see
+        ``rawsql``): whether one writes, and what, this plan does not tell."""
 
     @property
     def everything(self) -> bool:

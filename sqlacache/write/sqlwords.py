@@ -29,7 +29,7 @@ PURE_FUNCTIONS = _words(
 
     abs ceil ceiling floor round trunc sign sqrt cbrt power pow exp ln log log10 log2 mod div gcd lcm factorial
     degrees radians pi sin cos tan asin acos atan atan2 cot sinh cosh tanh asinh acosh atanh width_bucket scale
-    min_scale trim_scale greatest least coalesce nullif ifnull iif num_nulls num_nonnulls
+    min_scale trim_scale aggregate_strings cube grouping grouping_sets rollup greatest least coalesce nullif ifnull iif num_nulls num_nonnulls
 
     json_array_length json_extract json_extract_path json_extract_path_text json_object_keys json_typeof json_type
     json_valid json_quote json json_array json_object json_insert json_replace json_set json_patch json_remove
@@ -63,17 +63,17 @@ HARMLESS_FUNCTIONS = _words(
     websearch_to_tsquery ts_headline similarity word_similarity highlight snippet bm25 match
 
     random rand randomblob gen_random_uuid uuid uuid_generate_v1 uuid_generate_v4 uuidv4 uuidv7
-    nextval currval lastval setval changes total_changes last_insert_rowid last_insert_id row_count found_rows
+    next_value nextval currval lastval setval changes total_changes last_insert_rowid last_insert_id row_count found_rows
 
     version sqlite_version sqlite_source_id sqlite_compileoption_get sqlite_compileoption_used database schema user
     connection_id current_schema current_schemas current_database current_user session_user current_setting
     current_catalog inet_client_addr inet_client_port inet_server_addr inet_server_port has_table_privilege
     has_schema_privilege has_database_privilege has_column_privilege has_function_privilege has_sequence_privilege
     format_type obj_description col_description shobj_description to_regclass to_regtype
-    pg_backend_pid pg_blocking_pids pg_is_in_recovery pg_typeof pg_get_constraintdef pg_get_expr pg_get_functiondef
-    pg_get_indexdef pg_get_ruledef pg_get_serial_sequence pg_get_triggerdef pg_get_userbyid pg_get_viewdef pg_table_is_visible
-    pg_type_is_visible pg_database_size pg_indexes_size pg_relation_size pg_table_size pg_total_relation_size
-    pg_size_pretty pg_postmaster_start_time pg_encoding_to_char pg_current_xact_id txid_current
+    pg_backend_pid pg_blocking_pids pg_is_in_recovery pg_typeof pg_get_constraintdef pg_get_expr pg_function_is_visible
+    pg_get_functiondef     pg_get_indexdef pg_get_ruledef pg_get_serial_sequence pg_get_triggerdef pg_get_userbyid pg_get_viewdef
+    pg_table_is_visible pg_type_is_visible pg_database_size pg_indexes_size pg_relation_size pg_table_size
+    pg_total_relation_size pg_size_pretty pg_postmaster_start_time pg_encoding_to_char pg_current_xact_id txid_current
     txid_current_if_assigned pg_current_wal_lsn pg_last_wal_replay_lsn pg_sleep pg_notify pg_cancel_backend
     pg_terminate_backend pg_advisory_lock pg_advisory_lock_shared pg_advisory_unlock pg_advisory_unlock_all
     pg_advisory_unlock_shared pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_try_advisory_lock
@@ -86,9 +86,9 @@ HARMLESS_FUNCTIONS = _words(
 
 NOT_CALLS = _words(
     """
-    all and any array as asc between both by case check collate cross cube desc distinct else end except exists filter
-    for from full group grouping having ilike in inner intersect is join lateral like limit materialized natural not
-    notnull null of offset on only or order outer over partition range recursive returning rollup row rows select sets
+    all and any array as asc between both by case check collate cross desc distinct else end except exists filter
+    for from full group having ilike in inner intersect is join lateral like limit materialized natural not
+    notnull null of offset on only or order outer over partition range recursive returning row rows select sets
     similar some symmetric table then to union unique using values when where window with within
     """
 )

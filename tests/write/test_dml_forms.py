@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -128,12 +130,15 @@ def test_a_schema_is_translated_as_the_execution_says() -> None:
     assert plan.changes([compiled.construct_params()], {"tenant": None})[0].table == "t"
 
 
-def test_functions_of_a_write_are_named() -> None:
-    plan = analyse(
-        users.insert().values(id=func.nextval("s"), name=func.Audit.log("x")).compile(dialect=POSTGRESQL)
-    )
+def test_functions_that_may_write_are_named() -> None:
+    written = users.insert().values(id=func.nextval("s"), name=func.Audit.log(func.lower("x")))
+    plan = analyse(written.compile(dialect=POSTGRESQL))
     assert plan is not None
-    assert {"nextval", "audit.log"} <= plan.functions
+    assert plan.functions == {"audit.log"}
+    plan = analyse(select(func.write_it(users.c.id)).compile(dialect=POSTGRESQL))
+    assert plan is not None
+    assert (plan.functions, plan.changes([{}])) == ({"write_it"}, [])
+    assert analyse(select(func.max(users.c.id), func.now()).compile(dialect=POSTGRESQL)) is None
 
 
 def test_a_key_from_a_sequence_is_not_known() -> None:
@@ -156,12 +161,14 @@ def test_a_column_that_the_database_declares_otherwise_is_not_known() -> None:
     assert plan.changes([compiled.construct_params()])[0].where is None
 
 
-def test_analysis_is_done_once_per_compiled_statement(
-    session: Session, watch: Watch, monkeypatch: Any
-) -> None:
+def test_analysis_is_done_once_per_compiled_statement_and_does_not_keep_it_alive() -> None:
     compiled = users.delete().where(users.c.id == 1).compile(dialect=sqlite.dialect())
     assert analyse(compiled) is analyse(compiled)
     assert analyse(select(users).compile(dialect=sqlite.dialect())) is None
+    gone = weakref.ref(compiled)
+    del compiled
+    gc.collect()
+    assert gone() is None
 
 
 def test_what_is_not_understood_is_everything_and_counted() -> None:

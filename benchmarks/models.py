@@ -1,0 +1,123 @@
+"""The mapped classes and rows of the benchmark: what a small web application would have."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import JSON, Boolean, Column, DateTime, ForeignKey, Integer, Numeric, String, insert, text
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import declarative_base, relationship
+
+Base = declarative_base()
+
+REGIONS = 20
+ORDERS_PER_CUSTOMER = 5
+BEGAN = datetime(2024, 1, 1, 8, 30)
+
+
+class Region(Base):
+    __tablename__ = "regions"
+
+    id = Column(Integer, primary_key=True)
+    name = Column(String(40), nullable=False)
+
+
+class Customer(Base):
+    """What is read: nine columns of mixed types."""
+
+    __tablename__ = "customers"
+
+    id = Column(Integer, primary_key=True)
+    region_id = Column(ForeignKey("regions.id"), nullable=False)
+    name = Column(String(40), nullable=False)
+    email = Column(String(80), nullable=False)
+    active = Column(Boolean, nullable=False)
+    plan = Column(String(10), nullable=False)
+    balance = Column(Numeric(10, 2), nullable=False)
+    joined = Column(DateTime, nullable=False)
+    profile = Column(JSON)
+
+    region = relationship("Region")
+    orders = relationship("Order", order_by="Order.id")
+
+
+class Order(Base):
+    __tablename__ = "orders"
+
+    id = Column(Integer, primary_key=True)
+    customer_id = Column(ForeignKey("customers.id"), nullable=False, index=True)
+    status = Column(String(10), nullable=False)
+    total = Column(Numeric(10, 2), nullable=False)
+    placed = Column(DateTime, nullable=False)
+
+
+class Event(Base):
+    """What is written: emptied before each measurement of a write."""
+
+    __tablename__ = "events"
+
+    id = Column(Integer, primary_key=True)
+    customer_id = Column(Integer, nullable=False)
+    kind = Column(String(10), nullable=False)
+    note = Column(String(80))
+    amount = Column(Numeric(10, 2), nullable=False)
+    at = Column(DateTime, nullable=False)
+
+
+class Setting(Base):
+    """The only class that the cache of the contender ``unconfigured`` knows; never read here."""
+
+    __tablename__ = "settings"
+
+    id = Column(Integer, primary_key=True)
+    value = Column(String(40))
+
+
+def create_and_fill(connection: Connection, customers: int) -> None:
+    """Create the tables and put the rows in that are read."""
+    Base.metadata.create_all(connection)
+    rows: dict[Any, list[dict[str, Any]]] = {
+        Region: [{"id": number, "name": f"region {number}"} for number in range(1, REGIONS + 1)],
+        Customer: [_customer(number) for number in range(1, customers + 1)],
+        Order: [_order(number, customers) for number in range(1, customers * ORDERS_PER_CUSTOMER + 1)],
+    }
+    for model, values in rows.items():
+        connection.execute(insert(model.__table__), values)
+    connection.execute(text("ANALYZE"))
+
+
+def _customer(number: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "region_id": number % REGIONS + 1,
+        "name": f"customer {number}",
+        "email": f"customer.{number}@example.com",
+        "active": number % 3 != 0,
+        "plan": ("free", "pro", "team")[number % 3],
+        "balance": Decimal(number) / 4,
+        "joined": BEGAN + timedelta(minutes=17 * number),
+        "profile": {"language": "en", "newsletter": number % 2 == 0, "logins": number},
+    }
+
+
+def _order(number: int, customers: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "customer_id": number % customers + 1,
+        "status": ("new", "paid", "sent")[number % 3],
+        "total": Decimal(number) / 8,
+        "placed": BEGAN + timedelta(minutes=3 * number),
+    }
+
+
+def new_event(number: int) -> dict[str, Any]:
+    """Values of one row to be written."""
+    return {
+        "customer_id": number % 1000 + 1,
+        "kind": ("login", "visit", "buy")[number % 3],
+        "note": f"event {number}",
+        "amount": Decimal(number) / 4,
+        "at": BEGAN + timedelta(seconds=number),
+    }

@@ -1,0 +1,171 @@
+"""What every contender does. Each operation takes a new session, as a request would, and builds its statement anew."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, exists, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import joinedload, selectinload
+
+from .models import Customer, Event, new_event
+
+Sessions = Callable[[], Any]
+Options = Mapping[str, Any]
+"""Execution options that a contender gives to every read."""
+Operation = Callable[[Sessions, Options, int], Awaitable[Any]]
+"""Takes a source of sessions, execution options and a number that differs with every call."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One kind of work."""
+
+    name: str
+    run: Operation
+    times: int
+    """How often per round; one round's figure is the mean of that many."""
+    plain: Callable[[Any], Any] = lambda answer: answer
+    """Makes of an answer something that can be compared with that of another contender."""
+
+
+def _entity(found: Any) -> Any:
+    return {name: value for name, value in vars(found).items() if not name.startswith("_sa_")}
+
+
+def _entities(found: Any) -> Any:
+    return [_entity(each) for each in found]
+
+
+def _with(relation: str) -> Callable[[Any], Any]:
+    def plain(found: Any) -> Any:
+        rows = []
+        for each in found:
+            row = _entity(each)
+            related = row[relation]
+            row[relation] = _entities(related) if isinstance(related, list) else _entity(related)
+            rows.append(row)
+        return rows
+
+    return plain
+
+
+# -- reads ---------------------------------------------------------------------------------------------------------------
+
+
+async def get(sessions: Sessions, options: Options, number: int) -> Any:
+    async with sessions() as session:
+        return await session.get(Customer, number % 10 + 1, execution_options=dict(options))
+
+
+def _read(build: Callable[[], Any], take: Callable[[Any], Any]) -> Operation:
+    async def read(sessions: Sessions, options: Options, number: int) -> Any:
+        async with sessions() as session:
+            return take(await session.execute(build(), execution_options=dict(options)))
+
+    return read
+
+
+def _entities_of(result: Any) -> Any:
+    return result.scalars().all()
+
+
+def _rows_of(result: Any) -> Any:
+    return result.all()
+
+
+def _value_of(result: Any) -> Any:
+    return result.scalar_one()
+
+
+def _list(rows: int) -> Callable[[], Any]:
+    return lambda: select(Customer).where(Customer.id <= rows).order_by(Customer.id)
+
+
+def _columns() -> Any:
+    wanted = (Customer.id, Customer.name, Customer.email, Customer.active, Customer.balance, Customer.joined)
+    return select(*wanted).where(Customer.id <= 1000).order_by(Customer.id)
+
+
+def _count() -> Any:
+    return select(func.count()).select_from(Customer).where(Customer.plan == "pro")
+
+
+def _exists() -> Any:
+    return select(exists().where(Customer.email == "customer.77@example.com"))
+
+
+def _joined() -> Any:
+    return _list(100)().options(joinedload(Customer.region))
+
+
+def _selectin() -> Any:
+    return _list(100)().options(selectinload(Customer.orders))
+
+
+READS = (
+    Work("get", get, 60, _entity),
+    Work("list of 10", _read(_list(10), _entities_of), 40, _entities),
+    Work("list of 100", _read(_list(100), _entities_of), 20, _entities),
+    Work("list of 1,000", _read(_list(1000), _entities_of), 5, _entities),
+    Work("columns of 1,000", _read(_columns, _rows_of), 8, lambda rows: [tuple(row) for row in rows]),
+    Work("count", _read(_count, _value_of), 40),
+    Work("exists", _read(_exists, _value_of), 40),
+    Work("joinedload, 100", _read(_joined, _entities_of), 15, _with("region")),
+    Work("selectinload, 100 + 500", _read(_selectin, _entities_of), 5, _with("orders")),
+)
+
+
+# -- writes --------------------------------------------------------------------------------------------------------------
+
+
+async def commit_one(sessions: Sessions, options: Options, number: int) -> Any:
+    async with sessions() as session:
+        session.add(Event(**new_event(number)))
+        await session.commit()
+
+
+async def commit_many(sessions: Sessions, options: Options, number: int) -> Any:
+    async with sessions() as session:
+        session.add_all([Event(**new_event(each)) for each in range(1000)])
+        await session.commit()
+
+
+async def change_one(sessions: Sessions, options: Options, number: int) -> Any:
+    async with sessions() as session:
+        found = await session.get(Event, number % 10 + 1)
+        found.note = f"changed {number}"
+        await session.commit()
+
+
+async def bulk_update(sessions: Sessions, options: Options, number: int) -> Any:
+    async with sessions() as session:
+        await session.execute(
+            update(Event).values(note=f"bulk {number}").execution_options(synchronize_session=False)
+        )
+        await session.commit()
+
+
+WRITES = (
+    Work("commit of 1 row", commit_one, 20),
+    Work("get, change, commit", change_one, 15),
+    Work("commit of 1,000 rows", commit_many, 1),
+    Work("bulk update of 1,000 rows", bulk_update, 2),
+)
+
+
+async def reads_of_what_is_written(session: AsyncSession) -> None:
+    """Read what the writes are about to change, so that a cache has stamps to replace."""
+    await session.get(Event, 1)
+    await session.execute(select(Event).where(Event.kind == "visit").limit(5))
+    await session.execute(select(Event.id, Event.note).where(Event.customer_id == 3))
+    await session.execute(select(func.count()).select_from(Event))
+
+
+async def empty_events(session: AsyncSession, rows: int) -> None:
+    """Leave ``rows`` events, with keys from 1."""
+    await session.execute(delete(Event))
+    await session.execute(insert(Event), [{"id": each + 1, **new_event(each)} for each in range(rows)])
+    await session.commit()
