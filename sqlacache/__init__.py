@@ -92,6 +92,7 @@ def configure(
     depends_on: Mapping[str, Collection[str]] | None = None,
     writes_also: Mapping[str, Collection[str]] | None = None,
     isolation: str = "strict",
+    old_values: str = "read",
     max_entry_bytes: int = 1 << 20,
     max_bytes: int | None = None,
     lease: Seconds = 30,
@@ -119,6 +120,8 @@ def configure(
         depends_on: For views: the tables that each reads from.
         writes_also: For triggers: the tables that a write to a table writes, too.
         isolation: ``strict`` (transactions at REPEATABLE READ or above are not served) or ``relaxed``.
+        old_values: ``read``: where a cached read is narrowed by a column, an UPDATE or DELETE by primary key first reads
+            what that column was, under the lock that it takes anyway; ``widen``: it touches all such reads instead.
         max_entry_bytes: A result larger than this is not stored.
         max_bytes: Room for entries in this process, 256 MiB unless given.
         lease: Seconds longer than the longest COMMIT; a writer that did not come back by then is taken for dead.
@@ -141,6 +144,7 @@ def configure(
             depends_on=depends_on,
             writes_also=writes_also,
             isolation=isolation,
+            old_values=old_values,
             max_entry_bytes=max_entry_bytes,
             max_bytes=max_bytes,
             lease=lease,

@@ -90,7 +90,6 @@ class Binding:
             ("before_cursor_execute", self._before_cursor_execute),
             ("after_cursor_execute", self._after_cursor_execute),
             ("after_execute", self._after_execute),
-            ("handle_error", self._handle_error),
         )
 
     def attach(self) -> None:
@@ -139,10 +138,6 @@ class Binding:
         self, conn: Any, clause: Any, multiparams: Any, params: Any, execution_options: Any, result: Any
     ) -> None:
         self.writes.inserted_keys(conn, result)
-
-    def _handle_error(self, context: Any) -> None:
-        if context.connection is not None:
-            self.writes.statement_failed(context.connection)
 
     # -- what both ways ask --------------------------------------------------------------------------------------------
 

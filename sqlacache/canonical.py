@@ -243,10 +243,12 @@ def _enum_text(declared: sqltypes.Enum) -> Canonicaliser | None:
 
 def escaped(value: str) -> str:
     """Return ``value`` escaped and bounded as the module's docstring says."""
-    if value == "":
-        return '""'
     if value == NULL:
         return "%6Eull"
+    if value.isalnum() and value.isascii() and len(value) <= LONGEST:
+        return value
+    if value == "":
+        return '""'
     try:
         text = quote(value, safe="@/+")
         if len(text) <= LONGEST:

@@ -67,6 +67,7 @@ class Settings:
     depends_on: Mapping[str, tuple[str, ...]]
     writes_also: Mapping[str, tuple[str, ...]]
     relaxed_isolation: bool
+    old_values: str
     max_entry_bytes: int
     lease: float
     observers: tuple[Observer, ...]
@@ -144,6 +145,7 @@ def settings(
     depends_on: Mapping[str, Collection[str]] | None,
     writes_also: Mapping[str, Collection[str]] | None,
     isolation: str,
+    old_values: str,
     max_entry_bytes: int,
     max_bytes: int | None,
     lease: Seconds,
@@ -159,6 +161,8 @@ def settings(
         raise ConfigError(f"mode: takes one of {', '.join(MODES)}, got {mode!r}")
     if isolation not in ("strict", "relaxed"):
         raise ConfigError(f"isolation: takes 'strict' or 'relaxed', got {isolation!r}")
+    if old_values not in ("read", "widen"):
+        raise ConfigError(f"old_values: takes 'read' or 'widen', got {old_values!r}")
     if vary is not None and not callable(vary):
         raise ConfigError(f"vary: takes a function of a session, got {vary!r}")
     url, room = _backend(os.environ.get("SQLACACHE_BACKEND") or backend)
@@ -191,6 +195,7 @@ def settings(
         depends_on=_relations("depends_on", depends_on),
         writes_also=_relations("writes_also", writes_also),
         relaxed_isolation=isolation == "relaxed",
+        old_values=old_values,
         max_entry_bytes=_size("max_entry_bytes", max_entry_bytes),
         lease=_seconds("lease", lease),
         observers=watching,

@@ -1,4 +1,4 @@
-"""Wrapping the dialect's transaction calls: SQLAlchemy has no event after COMMIT.
+"""Wrapping the dialect's calls: SQLAlchemy has no event after COMMIT, and none in which a statement may be awaited.
 
 ``ConnectionEvents.commit`` fires before the driver commits and there is none after it, so the bound engine's own dialect
 instance gets ``do_commit`` and its kin replaced by functions that put both phases around the original, after users' own
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .path import WritePath
 
 HOOKED = (
+    "do_execute",
+    "do_executemany",
+    "do_execute_no_params",
     "do_commit",
     "do_rollback",
     "do_savepoint",
@@ -55,6 +58,26 @@ class DialectHooks:
                 delattr(self._dialect, name)
             else:
                 setattr(self._dialect, name, self._before[name])
+
+    def _execute(self, original: Any) -> Any:
+        def do_execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+            if context is None:
+                original(cursor, statement, parameters)
+            else:
+                self._path.run_statement(context, lambda: original(cursor, statement, parameters, context))
+
+        return do_execute
+
+    _executemany = _execute
+
+    def _execute_no_params(self, original: Any) -> Any:
+        def do_execute_no_params(cursor: Any, statement: str, context: Any = None) -> None:
+            if context is None:
+                original(cursor, statement)
+            else:
+                self._path.run_statement(context, lambda: original(cursor, statement, context))
+
+        return do_execute_no_params
 
     def _commit(self, original: Any) -> Any:
         def do_commit(pooled: Any) -> None:

@@ -9,10 +9,10 @@ autoincrement keys) is left out of the rows.
 
 Two things about that event (both tested):
 
-* A sequence that SQLAlchemy executes by itself beforehand fires it with the *same* context, before the parameters are
-  complete; so do ``SELECT @@identity`` and its kind. :func:`is_main` tells the statement proper from those.
+* A sequence or a default that SQLAlchemy executes by itself beforehand fires it with the *same* context, before the
+  parameters are complete: :func:`is_ready` tells. The event of the statement itself always follows.
 * "insertmanyvalues" of SQLAlchemy 2.x fires it once per batch with the same context, whose ``compiled_parameters`` are
-  those of *all* batches: take the changes at the context's first main event only.
+  those of *all* batches: take the changes at the context's first event that is ready, and at no later one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .rawsql import PURE_FUNCTIONS, classify, modifies
 from .reader import Reader, written_table
 from .sqlwords import HARMLESS_FUNCTIONS
 
-__all__ = ["EVERYTHING", "Change", "DmlPlan", "RowChange", "analyse", "is_main", "not_understood"]
+__all__ = ["EVERYTHING", "Change", "DmlPlan", "RowChange", "analyse", "is_ready", "not_understood"]
 
 logger = logging.getLogger("sqlacache")
 
@@ -71,18 +71,9 @@ def analyse(compiled: Compiled, canonical: Canonical | None = None) -> DmlPlan |
     return plan
 
 
-def is_main(context: Any, statement: str) -> bool:
-    """Whether ``statement``, given to a cursor event with ``context``, is the statement that ``context.compiled`` is.
-
-    It is not for what SQLAlchemy executes around an INSERT in the same context: sequences before, identities after.
-    """
-    if not getattr(context, "compiled", None):
-        return True
-    main: str | None = context.statement
-    if main is None or not getattr(context, "parameters", None):
-        return False
-    verb = statement.lstrip(" (\n\t").split(None, 1)[:1]
-    return verb == main.lstrip(" (\n\t").split(None, 1)[:1]
+def is_ready(context: Any) -> bool:
+    """Whether an execution context has all its parameters: not while it executes the sequences of an INSERT."""
+    return getattr(context, "statement", None) is not None and bool(getattr(context, "parameters", None))
 
 
 def _analysed(compiled: Any, canonical: Canonical) -> DmlPlan | None:

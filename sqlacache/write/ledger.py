@@ -50,8 +50,12 @@ class Ledger:
     """SET LOCAL and its kind: what rows mean has changed until the transaction ends."""
     session_state: bool = False
     """SET and its kind: what rows mean has changed until the connection is reset or closed."""
-    autocommit: Any = None
-    """The commit under way around a single statement of an autocommit connection."""
+    fresh: int | None = None
+    """Where the changes of the statement about to run begin."""
+    incomplete: int | None = None
+    """Set while old values of the fresh changes may still be read back."""
+    ends: bool = False
+    """The statement about to run is a COMMIT in text."""
     unkeyed: set[str] = field(default_factory=set)
     """Tables into which rows went whose primary key was not known beforehand."""
     last_context: Any = None
@@ -70,7 +74,8 @@ class Ledger:
         self.marks.clear()
         self.unkeyed.clear()
         self.read_first = self.transaction_state = False
-        self.last_context = None
+        self.last_context = self.fresh = self.incomplete = None
+        self.ends = False
 
     def savepoint(self, name: str, *, outermost: bool = False) -> None:
         """Set a mark."""

@@ -18,7 +18,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect
@@ -30,6 +30,7 @@ from ..read.session import driver_connection, driver_in_transaction
 from ..tags import EVERYTHING, ChangeLike, TableTouch, touch
 from .dml import Change, analyse
 from .ledger import Ledger, existing_ledger, ledger_of
+from .oldvalues import complete
 from .rawsql import classify
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ class WritePath:
             return  # a further batch of the same INSERT
         ledger.last_context = context
         translate = context.execution_options.get("schema_translate_map")
-        self._note(connection, ledger, plan.changes(context.compiled_parameters, translate))
+        self._note(ledger, self.binding.follow(plan.changes(context.compiled_parameters, translate)))
+        if self.binding.settings.old_values == "read" and not translate:
+            ledger.incomplete = len(ledger.changes)
 
     def _before_text(self, connection: Any, statement: str, context: Any) -> None:
         kind = "write" if context.isddl else classify(statement, self.binding.engine.dialect.name)
@@ -72,54 +75,67 @@ class WritePath:
         if kind == "write":
             summary = "DDL" if context.isddl else statement.split(None, 1)[0].upper()[:20] if statement.split() else ""
             change = Change(EVERYTHING, "update", None, None, "raw_write", summary)
-            self._note(connection, ledger, [change])
+            self._note(ledger, [change])
         elif kind == "state":
             if " LOCAL " in statement.upper() or " TRANSACTION " in f" {statement.upper()} ":
                 ledger.transaction_state = True
             else:
                 ledger.session_state = not statement.upper().lstrip().startswith(("RESET ALL", "DISCARD ALL"))
         elif kind == "commit":
-            ledger.autocommit = self._begin(ledger)
+            ledger.fresh, ledger.ends = len(ledger.changes), True
         elif kind == "savepoint":
             ledger.savepoint(_savepoint_name(statement))
         elif kind == "release":
             ledger.release(_savepoint_name(statement))
 
-    def _note(self, connection: Any, ledger: Ledger, changes: Iterable[Change]) -> None:
-        changes = self.binding.follow(changes)
+    def _note(self, ledger: Ledger, changes: Sequence[Change]) -> None:
         if not changes:
             return
+        ledger.fresh = len(ledger.changes)
         ledger.add(changes)
         self.binding.dirty.add(ledger)
-        if self._is_autocommit(connection):
-            ledger.autocommit = self._begin(ledger)
+
+    def run_statement(self, context: Any, execute: Callable[[], None]) -> None:
+        """Run a statement whose writes were noted: read old values first; on an autocommit connection, both phases
+        around it.
+
+        This is around the dialect's own call and not in an event, because it may await: SQLAlchemy iterates over an
+        event's listeners meanwhile, and a listener added or removed by another task would break the statement.
+        """
+        connection = context.root_connection
+        ledger = existing_ledger(connection)
+        if ledger is None or ledger.fresh is None:
+            execute()
+            return
+        fresh, ledger.fresh = ledger.fresh, None
+        if ledger.incomplete is not None:
+            ledger.incomplete = None
+            ledger.changes[fresh:] = [self._completed(connection, change) for change in ledger.changes[fresh:]]
+        if not ledger.ends and not self._is_autocommit(connection):
+            execute()
+            return
+        commit = self._begin(ledger)
+        try:
+            execute()
+        finally:
+            # Also when it raised: on an autocommit connection a statement may have been carried out all the same.
+            commit.settle()
+            self._clear(ledger)
+
+    def _completed(self, connection: Any, change: Change) -> Change:
+        table = self.binding.models.table(change.table)
+        if table is None or change.rows is None:
+            return change
+        shapes = self.binding.store.shapes([change.table])[change.table][1]
+        return complete(connection, change, table, shapes, self.binding.canonical)
 
     def after_statement(self, connection: Any, cursor: Any, statement: str, context: Any) -> None:
-        """Finish what :meth:`before_statement` began, once the statement ran."""
+        """Look at what a statement left behind on its connection."""
         ledger = existing_ledger(connection)
         if self.binding.engine.dialect.name == "sqlite" and not ledger and cursor.description is not None:
             if driver_in_transaction(connection):
-                ledger = ledger_of(connection)
-                ledger.read_first = True
-        if ledger is None:
-            return
-        if ledger.autocommit is not None:
-            commit, ledger.autocommit = ledger.autocommit, None
-            commit.settle()
-            self._clear(ledger)
-        elif ledger.changes and context.is_text and not ledger.marks:
-            if classify(statement, self.binding.engine.dialect.name) == "rollback":
-                self._clear(ledger)
-
-    def statement_failed(self, connection: Any) -> None:
-        """Settle a statement of an autocommit connection that raised: it may have been carried out."""
-        try:
-            ledger = existing_ledger(connection)
-        except Exception:  # the connection is gone, and with it whatever was open on it
-            return
-        if ledger is not None and ledger.autocommit is not None:
-            commit, ledger.autocommit = ledger.autocommit, None
-            commit.settle()
+                ledger_of(connection).read_first = True
+        if ledger and context.is_text and classify(statement, self.binding.engine.dialect.name) == "rollback":
             self._clear(ledger)
 
     def inserted(self, connection: Any, mapper: Any, target: Any) -> None:
@@ -223,6 +239,7 @@ class WritePath:
             self._clear(ledger)
 
     def _clear(self, ledger: Ledger) -> None:
+        """Forget what the transaction wrote: it has ended."""
         ledger.clear()
         self.binding.dirty.discard(ledger)
 

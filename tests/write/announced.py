@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.orm import Session, declarative_base, relationship
 
 from sqlacache.canonical import Canonical, NotCanonical
-from sqlacache.write.dml import EVERYTHING, Change, analyse, is_main
+from sqlacache.write.dml import EVERYTHING, Change, analyse, is_ready
 
 VERSION = tuple(int(part) for part in sqlalchemy.__version__.split(".")[:2])
 since_20 = pytest.mark.skipif(VERSION < (2, 0), reason="new in SQLAlchemy 2.0")
@@ -121,7 +121,7 @@ class Watch:
     def _before(
         self, conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
     ) -> None:
-        if context.compiled is None or not is_main(context, statement):
+        if context.compiled is None or not is_ready(context):
             return
         if not any(context is known for known in self.contexts):
             self.contexts.append(context)

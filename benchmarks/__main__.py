@@ -1,0 +1,83 @@
+"""``python -m benchmarks``: measure, print the report, exit 1 if a requirement is not met."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tests.support.postgres import postgres_server
+
+from . import __doc__ as summary
+from .figures import REQUIREMENTS, report
+from .measure import measure
+from .text import lines
+
+QUICK_ROUNDS, ROUNDS = 1, 25
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _arguments(argv)
+    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    with _server(options.postgres) as url:
+        before = os.getloadavg()[0]
+        samples = asyncio.run(measure(url, rounds, quick=options.quick, progress=_progress))
+    _progress("")
+    about = {**_about(), "rounds": rounds, "load average before": round(before, 2)}
+    print("\n".join(lines(samples, about)))
+    if options.json is not None:
+        options.json.write_text(json.dumps(report(samples, about), indent=1) + "\n")
+    if options.quick:
+        print("\nA quick run shows that the benchmark works; its figures mean nothing.")
+        return 0
+    return 0 if all(requirement.judge(samples)[0] for requirement in REQUIREMENTS) else 1
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=(summary or "").partition("\n")[0]
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"rounds to measure (default: {ROUNDS})")
+    parser.add_argument("--quick", action="store_true", help="do everything once, to see that it works")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and figures there, too")
+    parser.add_argument(
+        "--postgres",
+        metavar="URL",
+        default=os.environ.get("SQLACACHE_TEST_POSTGRES_URL"),
+        help="SQLAlchemy URL (asyncpg) of a server; by default one is started from a wheel",
+    )
+    options = parser.parse_args(argv)
+    if options.rounds is not None and options.rounds < 1:
+        parser.error("--rounds takes a number above 0")
+    return options
+
+
+def _server(url: str | None) -> AbstractContextManager[str]:
+    return postgres_server() if url is None else nullcontext(url)
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{text}")
+        sys.stderr.flush()
+
+
+def _about() -> dict[str, Any]:
+    packages = ("sqlalchemy", "asyncpg", "prometheus-client", "opentelemetry-api")
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        **{package: version(package) for package in packages},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

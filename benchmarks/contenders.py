@@ -1,0 +1,141 @@
+"""Who is compared. Each has an engine of its own on the same database, and only public API is used to bind a cache.
+
+A cache is bound when its contender's turn comes and disconnected when it ends, because a bound cache listens to every
+session of the process: nobody else's figures may contain that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import sessionmaker
+
+from sqlacache import CacheManager, configure, testing
+
+from .instant import make_instant
+from .models import Setting
+from .work import WRITES, Work, reads_of_what_is_written
+
+
+class Unfair(Exception):
+    """A contender did not do what its name says: the figures would mean something else."""
+
+
+@dataclass
+class Contender:
+    """One way to answer the same reads and do the same writes."""
+
+    name: str
+    title: str
+    models: Mapping[Any, Any] | None = None
+    """What its cache is configured with; ``None``: it has no cache."""
+    telemetry: bool = False
+    expects: str = ""
+    """What every read of it must be: a decision, or the reason of a bypass."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Execution options of its reads."""
+    instant: bool = False
+    writes: bool = True
+    engine: AsyncEngine = field(init=False, repr=False)
+    sessions: Any = field(init=False, repr=False)
+    cache: CacheManager | None = field(init=False, default=None, repr=False)
+
+    def open(self, url: Any) -> None:
+        """Make the engine."""
+        self.engine = create_async_engine(url, pool_size=2, max_overflow=0)
+        if self.instant:
+            make_instant(self.engine)
+        self.sessions = sessionmaker(self.engine, class_=AsyncSession, expire_on_commit=False)  # type: ignore[call-overload]  # typed for sync engines only
+        if self.models is not None:
+            self.cache = configure(
+                backend="mem://",
+                models=self.models,
+                telemetry=self.telemetry or None,
+                name=f"benchmark-{self.name.replace(', ', '-')}",
+            )
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Bind the cache, if there is one, for the time of the block."""
+        if self.cache is None:
+            yield
+            return
+        await self.cache.bind(self.engine)
+        try:
+            yield
+        finally:
+            await self.cache.disconnect()
+
+    async def warm(self, work: Work) -> Any:
+        """Do the work until nothing is done for the first time any more; return the last answer.
+
+        Raises :class:`Unfair` if a read is not answered in the way that is to be measured.
+        """
+        if work in WRITES:
+            async with self.sessions() as session:
+                await reads_of_what_is_written(session)
+            await work.run(self.sessions, self.options, 0)
+            return None
+        for number in range(work.keys + 1):
+            await work.run(self.sessions, self.options, number)
+        if self.cache is None:
+            return await work.run(self.sessions, self.options, 0)
+        with testing.record(self.cache) as seen:
+            answer = await work.run(self.sessions, self.options, 0)
+        found = {decision.reason or decision.decision for decision in seen.decisions}
+        if found != {self.expects}:
+            raise Unfair(f"{self.name}, {work.name}: expected {self.expects}, got {sorted(found)}")
+        return answer
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+EVERYTHING: Mapping[Any, Any] = {"*": {"timeout": 3600}}
+
+NO_CACHE = "no cache"
+UNCONFIGURED = "unconfigured"
+MISS = "miss"
+HIT = "hit"
+HIT_TELEMETRY = "hit, telemetry"
+INSTANT = "instant driver"
+
+
+def contenders() -> Sequence[Contender]:
+    """Make them all; the first is what the others are compared with."""
+    return (
+        Contender(NO_CACHE, "PostgreSQL through asyncpg; no cache is bound to anything"),
+        Contender(
+            UNCONFIGURED,
+            "a cache is bound, but the models read and written are not configured",
+            models={Setting: {"timeout": 3600}},
+            expects="not_configured",
+        ),
+        Contender(
+            MISS,
+            "every read is loaded and stored anew (sqlacache_refresh); telemetry off",
+            models=EVERYTHING,
+            expects="manual_invalidated",
+            options={"sqlacache_refresh": True},
+            writes=False,
+        ),
+        Contender(HIT, "mem://, every read is a hit; telemetry off", models=EVERYTHING, expects="hit"),
+        Contender(
+            HIT_TELEMETRY,
+            "the same with telemetry as it is by default, no OpenTelemetry SDK set up",
+            models=EVERYTHING,
+            telemetry=True,
+            expects="hit",
+        ),
+        Contender(
+            INSTANT,
+            "no cache, and a driver that answers at once: what SQLAlchemy itself spends",
+            instant=True,
+            writes=False,
+        ),
+    )

@@ -1,0 +1,151 @@
+"""The values that a row had before a write: read back under a lock just before the statement runs.
+
+A session's memory of a row is no proof of what the UPDATE will find: at READ COMMITTED another transaction may have
+committed in between.
+
+::
+
+    1. We load order 7: user_id = 1.
+    2. Another transaction moves it to user 2 and commits.
+    3. We set its status. What we touch must be user 2's list, not only user 1's, which we remember.
+
+So, only where a registered shape narrows the table by a column whose old value is not known, one statement per written
+table reads those columns with a lock that the write itself would take a moment later: ``FOR NO KEY UPDATE`` where the key
+stays (so that inserts of referring rows do not wait longer than they would), else ``FOR UPDATE``; on SQLite, whose writers
+exclude each other, a plain SELECT after BEGIN IMMEDIATE. Where it cannot be read, the whole shape is touched instead.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import unquote
+
+from sqlalchemy import Integer, String, and_, or_, select
+from sqlalchemy.engine import Connection
+from sqlalchemy.schema import Column, Table
+from sqlalchemy.types import TypeDecorator
+
+from ..canonical import Canonical
+from ..read.session import driver_in_transaction
+from ..tags import Shape
+from .dml import Change, RowChange
+
+LOCKING = frozenset({"postgresql", "mysql", "mariadb", "sqlite"})
+"""Dialects on which a row can be read so that nobody changes it before the write."""
+MAX_ROWS = 500
+"""Rows of one statement that are read back at most; with more, the shapes are touched as a whole."""
+OPTION = {"sqlacache_skip": True}
+
+
+def complete(
+    connection: Connection,
+    change: Change,
+    table: Table,
+    shapes: Iterable[Shape],
+    canonical: Canonical,
+) -> Change:
+    """Return ``change`` with the old values that ``shapes`` narrow by, as far as they can be read back."""
+    rows = change.rows
+    if rows is None or not 0 < len(rows) <= MAX_ROWS or change.op == "insert":
+        return change
+    if change.op == "update" and change.columns is None:
+        return change  # a trigger may set anything afterwards: the new values would stay unknown
+    key = [column.name for column in table.primary_key.columns]
+    needed = {
+        name for shape in shapes if shape.meets(change.columns) and not shape.keyed for name in shape.columns
+    }
+    missing = sorted(needed - set(key) - _known_in_all(rows))
+    if not missing or connection.dialect.name not in LOCKING:
+        return change
+    found = _read(connection, change, table, key, missing, rows, canonical)
+    if found is None:
+        return change
+    completed = []
+    for row in rows:
+        read = found.get(tuple((row.old or {})[name] for name in key))
+        completed.append(row if read is None else _merged(row, read, change.columns))
+    return replace(change, rows=tuple(completed))
+
+
+def _known_in_all(rows: Sequence[RowChange]) -> set[str]:
+    known = set(rows[0].old or ())
+    for row in rows[1:]:
+        known &= set(row.old or ())
+    return known
+
+
+def _merged(row: RowChange, read: Mapping[str, str], columns: frozenset[str] | None) -> RowChange:
+    old = {**read, **(row.old or {})}
+    if row.new is None:
+        return RowChange(old, None)
+    kept = {name: value for name, value in old.items() if columns is not None and name not in columns}
+    return RowChange(old, {**kept, **row.new})
+
+
+def _read(
+    connection: Connection,
+    change: Change,
+    table: Table,
+    key: Sequence[str],
+    missing: Sequence[str],
+    rows: Sequence[RowChange],
+    canonical: Canonical,
+) -> dict[tuple[str, ...], dict[str, str]] | None:
+    """Read ``missing`` of ``rows``, by canonical key; ``None`` if the keys cannot be asked for."""
+    columns: dict[str, Column[Any]] = {column.name: column for column in table.columns}
+    keys: list[list[Any]] = []
+    for row in rows:
+        if row.old is None or any(name not in row.old for name in key):
+            return None
+        values = [_value(columns[name], row.old[name]) for name in key]
+        if any(value is None for value in values):
+            return None
+        keys.append(values)
+    asked = [columns[name] for name in (*key, *missing)]
+    statement = select(*asked).where(_where([columns[name] for name in key], keys))
+    if connection.dialect.name == "sqlite":
+        if not driver_in_transaction(connection):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        stays = change.op == "update" and change.columns is not None and change.columns.isdisjoint(key)
+        statement = statement.order_by(*(columns[name] for name in key)).with_for_update(key_share=stays)
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for values in connection.execute(statement, execution_options=OPTION):
+        known: dict[str, str] = {}
+        for column, value in zip(asked, values):
+            normalise = canonical.of(column)
+            if normalise is None:
+                continue
+            try:
+                known[column.name] = normalise(value)
+            except ValueError:
+                continue
+        if all(name in known for name in key):
+            found[tuple(known[name] for name in key)] = known
+    return found
+
+
+def _where(columns: Sequence[Column[Any]], keys: Sequence[Sequence[Any]]) -> Any:
+    if len(columns) == 1:
+        return columns[0].in_([values[0] for values in keys])
+    return or_(*(and_(*(column == value for column, value in zip(columns, values))) for values in keys))
+
+
+def _value(column: Column[Any], text: str) -> Any:
+    """Return the Python value of a canonical text, for the kinds of keys that have one; else ``None``."""
+    kind = column.type
+    if isinstance(kind, TypeDecorator):
+        return None
+    if isinstance(kind, Integer):
+        return int(text)
+    if isinstance(kind, String) and type(kind).__visit_name__ != "enum":
+        return None if "#" in text else "" if text == '""' else unquote(text)
+    if kind.__visit_name__.lower() == "uuid":
+        made = uuid.UUID(text)
+        return made if getattr(kind, "as_uuid", True) else str(made)
+    return None
+
+
