@@ -1,8 +1,9 @@
 """A driver that answers at once: what SQLAlchemy itself spends on a query, with nothing behind it.
 
-It stands in front of a real connection and remembers what that answered; from then on it answers the same statement with
-the same parameters from memory. Pool, transaction, compilation and loading are SQLAlchemy's own. What a cache hit costs
-beyond this reference is the cache's own work (a hit can also be cheaper: it takes no connection from the pool).
+It stands in front of a real connection and remembers what that answered; from then on it answers the same statement
+with the same parameters from memory. Pool, transaction, compilation and loading are SQLAlchemy's own. What a hit costs
+beyond this reference is the cache's own work. (A hit may cost less, since it takes no connection from the pool. With
+JSON the reference is too good: it hands out the same dictionaries every time, which a cache must not.)
 """
 
 from __future__ import annotations

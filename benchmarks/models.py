@@ -25,7 +25,7 @@ class Region(Base):
 
 
 class Customer(Base):
-    """What is read: nine columns of mixed types."""
+    """What is read: eight columns of mixed types."""
 
     __tablename__ = "customers"
 
@@ -37,7 +37,6 @@ class Customer(Base):
     plan = Column(String(10), nullable=False)
     balance = Column(Numeric(10, 2), nullable=False)
     joined = Column(DateTime, nullable=False)
-    profile = Column(JSON)
 
     region = relationship("Region")
     orders = relationship("Order", order_by="Order.id")
@@ -51,6 +50,16 @@ class Order(Base):
     status = Column(String(10), nullable=False)
     total = Column(Numeric(10, 2), nullable=False)
     placed = Column(DateTime, nullable=False)
+
+
+class Document(Base):
+    """What is read with mutable values: two hits must not share them."""
+
+    __tablename__ = "documents"
+
+    id = Column(Integer, primary_key=True)
+    title = Column(String(40), nullable=False)
+    body = Column(JSON, nullable=False)
 
 
 class Event(Base):
@@ -82,6 +91,7 @@ def create_and_fill(connection: Connection, customers: int) -> None:
         Region: [{"id": number, "name": f"region {number}"} for number in range(1, REGIONS + 1)],
         Customer: [_customer(number) for number in range(1, customers + 1)],
         Order: [_order(number, customers) for number in range(1, customers * ORDERS_PER_CUSTOMER + 1)],
+        Document: [_document(number) for number in range(1, customers + 1)],
     }
     for model, values in rows.items():
         connection.execute(insert(model.__table__), values)
@@ -98,7 +108,6 @@ def _customer(number: int) -> dict[str, Any]:
         "plan": ("free", "pro", "team")[number % 3],
         "balance": Decimal(number) / 4,
         "joined": BEGAN + timedelta(minutes=17 * number),
-        "profile": {"language": "en", "newsletter": number % 2 == 0, "logins": number},
     }
 
 
@@ -110,6 +119,16 @@ def _order(number: int, customers: int) -> dict[str, Any]:
         "total": Decimal(number) / 8,
         "placed": BEGAN + timedelta(minutes=3 * number),
     }
+
+
+def _document(number: int) -> dict[str, Any]:
+    body = {
+        "language": "en",
+        "newsletter": number % 2 == 0,
+        "visits": number,
+        "tags": ["new", f"tag {number}"],
+    }
+    return {"id": number, "title": f"document {number}", "body": body}
 
 
 def new_event(number: int) -> dict[str, Any]:

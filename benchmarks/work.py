@@ -10,7 +10,7 @@ from sqlalchemy import exists, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import joinedload, selectinload
 
-from .models import Customer, Event, new_event
+from .models import Customer, Document, Event, new_event
 
 Sessions = Callable[[], Any]
 Options = Mapping[str, Any]
@@ -57,7 +57,7 @@ def _with(relation: str) -> Callable[[Any], Any]:
 KEYS = 10
 
 
-# -- reads ---------------------------------------------------------------------------------------------------------------
+# -- reads -----------------------------------------------------------------------------------------------------
 
 
 async def get(sessions: Sessions, options: Options, number: int) -> Any:
@@ -89,6 +89,10 @@ def _list(rows: int) -> Callable[[], Any]:
     return lambda: select(Customer).where(Customer.id <= rows).order_by(Customer.id)
 
 
+def _documents() -> Any:
+    return select(Document).where(Document.id <= 1000).order_by(Document.id)
+
+
 def _columns() -> Any:
     wanted = (Customer.id, Customer.name, Customer.email, Customer.active, Customer.balance, Customer.joined)
     return select(*wanted).where(Customer.id <= 1000).order_by(Customer.id)
@@ -111,19 +115,20 @@ def _selectin() -> Any:
 
 
 READS = (
-    Work("get", get, 50, _entity, keys=KEYS),
-    Work("list of 10", _read(_list(10), _entities_of), 30, _entities),
+    Work("get", get, 40, _entity, keys=KEYS),
+    Work("list of 10", _read(_list(10), _entities_of), 25, _entities),
     Work("list of 100", _read(_list(100), _entities_of), 20, _entities),
     Work("list of 1,000", _read(_list(1000), _entities_of), 4, _entities),
+    Work("list of 1,000 with JSON", _read(_documents, _entities_of), 4, _entities),
     Work("columns of 1,000", _read(_columns, _rows_of), 6, lambda rows: [tuple(row) for row in rows]),
-    Work("count", _read(_count, _value_of), 30),
-    Work("exists", _read(_exists, _value_of), 30),
+    Work("count", _read(_count, _value_of), 25),
+    Work("exists", _read(_exists, _value_of), 25),
     Work("joinedload, 100", _read(_joined, _entities_of), 10, _with("region")),
     Work("selectinload, 100 + 500", _read(_selectin, _entities_of), 5, _with("orders")),
 )
 
 
-# -- writes --------------------------------------------------------------------------------------------------------------
+# -- writes ----------------------------------------------------------------------------------------------------
 
 
 async def commit_one(sessions: Sessions, options: Options, number: int) -> Any:

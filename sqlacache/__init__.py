@@ -102,9 +102,10 @@ def configure(
     Args:
         backend: ``mem://``, or a mapping of a ``url`` and options (``max_bytes``). The environment variable
             ``SQLACACHE_BACKEND`` overrides it.
-        models: What is cached: mapped classes (or dotted paths to them, or ``"*"`` for every mapped class without an entry
-            of its own or of a base) to ``{"ops": ..., "timeout": ...}``, or to ``None`` for never. ``ops`` is ``"all"``
-            or any of ``get``, ``fetch``, ``count``, ``exists``; with ``()`` only :meth:`CacheManager.execute` caches.
+        models: What is cached: mapped classes (or dotted paths to them, or ``"*"`` for every mapped class without an
+            entry of its own or of a base) to ``{"ops": ..., "timeout": ...}``, or to ``None`` for never. ``ops`` is
+            ``"all"`` or any of ``get``, ``fetch``, ``count``, ``exists``; with ``()`` only
+            :meth:`CacheManager.execute` caches.
         prefix: Under which everything is stored.
         default_timeout: Seconds that an entry lives where its model says nothing else.
         serializer: ``"sqlalchemy"``, the safe row codec; ``"pickle"`` for exotic types, if whoever can write to the
@@ -120,8 +121,9 @@ def configure(
         depends_on: For views: the tables that each reads from.
         writes_also: For triggers: the tables that a write to a table writes, too.
         isolation: ``strict`` (transactions at REPEATABLE READ or above are not served) or ``relaxed``.
-        old_values: ``read``: where a cached read is narrowed by a column, an UPDATE or DELETE by primary key first reads
-            what that column was, under the lock that it takes anyway; ``widen``: it touches all such reads instead.
+        old_values: ``read``: where a cached read is narrowed by a column, an UPDATE or DELETE by primary key first
+            reads what that column was, under the lock that it takes anyway; ``widen``: it touches all such reads
+            instead.
         max_entry_bytes: A result larger than this is not stored.
         max_bytes: Room for entries in this process, 256 MiB unless given.
         lease: Seconds longer than the longest COMMIT; a writer that did not come back by then is taken for dead.
@@ -153,7 +155,7 @@ def configure(
     )
 
 
-def _telemetry(telemetry: Any, mode: str) -> Iterable[Observer]:
+def _telemetry(telemetry: Any, mode: Any) -> Iterable[Observer]:
     if telemetry is None or telemetry is False:
         return ()
     from sqlacache_telemetry import observers

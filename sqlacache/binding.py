@@ -76,6 +76,8 @@ class Binding:
         self.keys: Mapping[str, tuple[str, ...]] = _Keys(self.models, self.canonical)
         self.views: frozenset[str] = frozenset()
         self.row_security: frozenset[str] = frozenset()
+        self.pure_functions = self.settings.functions
+        self._volatile: frozenset[str] = frozenset()
         self.consequences = Consequences(Catalog(), {}, {}, lambda name: ())
         self.dirty: weakref.WeakSet[Ledger] = weakref.WeakSet()
         """Ledgers that hold something uncommitted."""
@@ -112,7 +114,14 @@ class Binding:
             logger.warning("%s: the database's catalog could not be read: %s", self.database, what)
         self.row_security = catalog.row_security
         self.views = catalog.views
-        self.canonical = Canonical(self.engine.dialect, inexact=catalog.inexact)
+        collations_known = not any(what.startswith("columns") for what in catalog.unreadable)
+        self.canonical = Canonical(self.engine.dialect, collations_known, catalog.inexact)
+        self.pure_functions = self.settings.functions.union(
+            name for name, volatility in catalog.functions.items() if volatility == "immutable"
+        )
+        self._volatile = frozenset(
+            name for name, volatility in catalog.functions.items() if volatility == "volatile"
+        )
         self.keys = _Keys(self.models, self.canonical)
         self.consequences = Consequences(
             catalog, tables, self.settings.writes_also, lambda name: self.keys.get(name, ())
@@ -180,6 +189,10 @@ class Binding:
         if type(session).get_bind is Session.get_bind:
             return True
         return session.get_bind(**{**state.bind_arguments, "bind": replay}) is replay
+
+    def may_write(self, function: str) -> bool:
+        """Tell whether calling a function of the database's users may write: it is volatile and not declared pure."""
+        return function in self._volatile and function not in self.settings.functions
 
     def is_read(self, state: Any) -> bool:
         """Tell whether a statement is a read, also where it is no SELECT construct: ``text("SELECT ...")``."""

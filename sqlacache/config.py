@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib import import_module
-from typing import Any, Union, cast
+from typing import Any
 
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.schema import Table
@@ -24,7 +24,7 @@ from .errors import ConfigError
 from .observers import Observer
 from .store.codec import Codec, get_codec
 
-Seconds = Union[int, float, timedelta]
+Seconds = int | float | timedelta
 MEGABYTE = 1 << 20
 _MODEL_KEYS = ("ops", "timeout", "jitter")
 _BACKEND_KEYS = ("url", "max_bytes")
@@ -76,7 +76,9 @@ class Settings:
     _fallback: _Rule | None = None
     _mappers: Callable[[Table], Sequence[Mapper[Any]]] = field(default=lambda table: ())
 
-    def resolve(self, mappers: Callable[[Table], Sequence[Mapper[Any]]], is_mapped: Callable[[type], bool]) -> None:
+    def resolve(
+        self, mappers: Callable[[Table], Sequence[Mapper[Any]]], is_mapped: Callable[[type], bool]
+    ) -> None:
         """Import the models named by path and check that each is mapped. Raises :class:`ConfigError`."""
         self._mappers = mappers
         self._rules.clear()
@@ -89,7 +91,9 @@ class Settings:
             model = name if isinstance(name, type) else _import_model(name, final=True)
             assert model is not None  # final: an error was raised otherwise
             if not is_mapped(model) and not any(is_mapped(below) for below in _all_subclasses(model)):
-                raise ConfigError(f"models[{_called(name)}]: takes a mapped class, got {model!r}, which is not mapped")
+                raise ConfigError(
+                    f"models[{_called(name)}]: takes a mapped class, got {model!r}, which is not mapped"
+                )
             self._rules[model] = rule
 
     def policy(self, tables: Iterable[Table]) -> Policy:
@@ -105,7 +109,9 @@ class Settings:
                     return OFF
                 ops &= rule.ops
                 timeout = min(timeout, rule.timeout)
-        if not mapped:  # tables without a class, such as a many-to-many's by itself: only execute() caches those
+        if (
+            not mapped
+        ):  # tables without a class, such as a many-to-many's by itself: only execute() caches those
             return Policy(frozenset(), self.default_timeout)
         return Policy(ops, timeout)
 
@@ -186,7 +192,7 @@ def settings(
         prefix=prefix,
         backend_url=url,
         max_bytes=room,
-        mode=cast(Mode, mode),
+        mode=mode,
         default_timeout=timeout,
         jitter=_fraction("jitter", jitter),
         codec=get_codec(serializer),
@@ -214,14 +220,18 @@ def _backend(given: Any) -> tuple[str, int]:
     if isinstance(given, Mapping):
         unknown = sorted(str(key) for key in given if key not in _BACKEND_KEYS)
         if unknown:
-            raise ConfigError(f"backend[{unknown[0]!r}]: not known; a backend takes {', '.join(_BACKEND_KEYS)}")
+            raise ConfigError(
+                f"backend[{unknown[0]!r}]: not known; a backend takes {', '.join(_BACKEND_KEYS)}"
+            )
         if "url" not in given:
             raise ConfigError("backend: a mapping takes a 'url', such as {'url': 'mem://'}")
         url = given["url"]
         if "max_bytes" in given:
             room = _size("backend['max_bytes']", given["max_bytes"])
     if not isinstance(url, str):
-        raise ConfigError(f"backend: takes a URL such as 'mem://' or a mapping with one, got {type(url).__name__}")
+        raise ConfigError(
+            f"backend: takes a URL such as 'mem://' or a mapping with one, got {type(url).__name__}"
+        )
     if url != "mem://":
         raise ConfigError(f"backend: this version takes 'mem://', got {masked(url)!r}")
     return url, room
@@ -235,7 +245,9 @@ def _rule(name: Any, given: Any, default_timeout: float) -> _Rule | None:
         raise ConfigError(f"{where}: takes a mapping of {', '.join(_MODEL_KEYS[:2])}, or None, got {given!r}")
     unknown = sorted(str(key) for key in given if key not in _MODEL_KEYS[:2])
     if unknown:
-        raise ConfigError(f"{where}[{unknown[0]!r}]: not known; a model takes {' and '.join(_MODEL_KEYS[:2])}")
+        raise ConfigError(
+            f"{where}[{unknown[0]!r}]: not known; a model takes {' and '.join(_MODEL_KEYS[:2])}"
+        )
     timeout = _seconds(f"{where}['timeout']", given["timeout"]) if "timeout" in given else default_timeout
     ops = given.get("ops", "all")
     if ops == "all":
@@ -259,8 +271,7 @@ def _import_model(path: str, *, final: bool) -> type | None:
         module = import_module(module_name)
         model = getattr(module, attribute)
     except (ImportError, AttributeError) as error:
-        module = sys.modules.get(module_name)
-        loading = getattr(getattr(module, "__spec__", None), "_initializing", False)
+        loading = getattr(getattr(sys.modules.get(module_name), "__spec__", None), "_initializing", False)
         if loading and not final:
             return None
         raise ConfigError(f"models[{path!r}]: cannot be imported: {error}") from error
@@ -273,8 +284,8 @@ def _called(name: Any) -> str:
     return name.__qualname__ if isinstance(name, type) else repr(name)
 
 
-def _all_subclasses(model: type) -> list[type]:
-    found = []
+def _all_subclasses(model: Any) -> list[type]:
+    found: list[type] = []
     for below in model.__subclasses__():
         found += [below, *_all_subclasses(below)]
     return found
@@ -305,7 +316,11 @@ def _check_name(where: str, given: Any) -> None:
 
 
 def _names(where: str, given: Any) -> tuple[str, ...]:
-    if isinstance(given, str) or not isinstance(given, Collection) or not all(isinstance(x, str) for x in given):
+    if (
+        isinstance(given, str)
+        or not isinstance(given, Collection)
+        or not all(isinstance(x, str) for x in given)
+    ):
         raise ConfigError(f"{where}: takes a collection of names, got {given!r}")
     return tuple(given)
 

@@ -7,6 +7,7 @@ stops before anything is loaded, flushed, stored or counted.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -66,7 +67,11 @@ class Explanation:
         return asdict(self) | {"changed": [change._asdict() for change in self.changed]}
 
     def __str__(self) -> str:
-        lines = [f"{self.decision.upper()}" + (f" ({self.reason})" if self.reason else "") + f": {self._sentence()}"]
+        lines = [
+            f"{self.decision.upper()}"
+            + (f" ({self.reason})" if self.reason else "")
+            + f": {self._sentence()}"
+        ]
         if self.key is not None:
             lines.append(f"  entry       {self.key}")
         if self.dependencies:
@@ -120,10 +125,8 @@ async def explain_get(session: AsyncSession, model: type, key: Any) -> Explanati
     def run(sync: Session) -> Explanation:
         asked: list[tuple[Any, Any, Any, Any]] = []
         with _Asking(asked, bind=sync.get_bind(mapper=model)) as throwaway:
-            try:
+            with suppress(Rewritten):
                 throwaway.get(model, key)
-            except Rewritten:
-                pass
         statement, parameters, options, arguments = asked[0]
         return _explain(sync, statement, parameters, options, arguments)
 
@@ -145,13 +148,27 @@ class _Asking(Session):
 def _explain(session: Session, statement: Any, parameters: Any, options: Any, arguments: Any) -> Explanation:
     asked = {**dict(options), "sqlacache_explain": True}
     try:
-        session.execute(statement, parameters or {}, execution_options=asked, bind_arguments=dict(arguments or {}))
+        session.execute(
+            statement, parameters or {}, execution_options=asked, bind_arguments=dict(arguments or {})
+        )
     except Explained as explained:
         return _told_of(explained.outcome)
     bind = session.get_bind()
     where = bind if isinstance(bind, Engine) else bind.engine
     return Explanation(
-        "bypass", "not_configured", f"no cache is bound to {where.url!r}", None, None, (), (), (), None, None, None, None, None
+        "bypass",
+        "not_configured",
+        f"no cache is bound to {where.url!r}",
+        None,
+        None,
+        (),
+        (),
+        (),
+        None,
+        None,
+        None,
+        None,
+        None,
     )
 
 
@@ -161,7 +178,19 @@ def _told_of(read: Any) -> Explanation:
     op = plan.op if plan is not None else None
     if read.reason is not None or verdict is None:
         return Explanation(
-            "bypass", read.reason, read.why, op, read.key, tables, read.tags(), (), None, None, None, None, None
+            "bypass",
+            read.reason,
+            read.why,
+            op,
+            read.key,
+            tables,
+            read.tags(),
+            (),
+            None,
+            None,
+            None,
+            None,
+            None,
         )
     entry = verdict.entry
     now = time.time()

@@ -179,7 +179,8 @@ class CacheManager:
             raise CacheError(f"invalidate: takes a mapped class, got {model!r}")
         keys = None if pks is None else list(pks)
         total = 0
-        for table in inspect(model).tables:
+        mapper: Any = inspect(model)
+        for table in mapper.tables:
             total += await self._touch(table.fullname, keys, None, "explicit", table)
         return total
 
@@ -208,7 +209,11 @@ class CacheManager:
             if unknown:
                 raise CacheError(f"touched: {table} has no column {unknown[0]!r}")
         return await self._touch(
-            table, None if pks is None else list(pks), None if columns is None else frozenset(columns), "touched", known
+            table,
+            None if pks is None else list(pks),
+            None if columns is None else frozenset(columns),
+            "touched",
+            known,
         )
 
     async def _touch(
@@ -282,5 +287,3 @@ def _same_database(one: URL, other: URL) -> bool:
         other.port,
         other.database,
     )
-
-

@@ -167,9 +167,7 @@ def _add(entry: TableTouch, change: ChangeLike, shapes: Iterable[Shape], key: tu
             _add_row(entry, shape, row)
 
 
-def _add_any(
-    entry: TableTouch, change: ChangeLike, shapes: Iterable[Shape], key: tuple[str, ...]
-) -> None:
+def _add_any(entry: TableTouch, change: ChangeLike, shapes: Iterable[Shape], key: tuple[str, ...]) -> None:
     """Touch every shape that the written columns meet; where all written rows satisfied ``where``, only its tags."""
     entry.bumped = True
     if entry.scope == "rows":

@@ -60,7 +60,7 @@ class Recorder(Observer):
 
         A composite key is a tuple in the order of the model's primary key.
         """
-        mapper = inspect(model)
+        mapper: Any = inspect(model)
         tables = {table.fullname for table in mapper.tables}
         found = [decision for decision in self.decisions if tables.intersection(decision.tables)]
         if key is None:
@@ -86,7 +86,8 @@ class Recorder(Observer):
 
     def assert_invalidated(self, model: type, *, cause: str | None = None) -> Invalidation:
         """Assert that something invalidated ``model``'s table, for ``cause`` if given; return the last such record."""
-        table = inspect(model).local_table.fullname
+        mapper: Any = inspect(model)
+        table = mapper.local_table.fullname
         found = [
             record
             for record in self.invalidations
@@ -98,12 +99,18 @@ class Recorder(Observer):
 
     def _assert(self, model: type | None, key: Any, kind: str, reason: str | None) -> Decision:
         found = self.decisions if model is None else self.of(model, key)
-        called = "reads" if model is None else f"reads of {model.__name__}" + (f" {key!r}" if key is not None else "")
+        called = (
+            "reads"
+            if model is None
+            else f"reads of {model.__name__}" + (f" {key!r}" if key is not None else "")
+        )
         assert found, f"no {called} seen; seen: {self.summary()}"
         last = found[-1]
         wanted = kind + (f" ({reason})" if reason else "")
         got = last.decision + (f" ({last.reason})" if last.reason else "")
-        assert last.decision == kind and reason in (None, last.reason), f"last of {called} was a {got}, not a {wanted}"
+        assert last.decision == kind and reason in (None, last.reason), (
+            f"last of {called} was a {got}, not a {wanted}"
+        )
         return last
 
     def summary(self) -> str:

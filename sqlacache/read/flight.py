@@ -5,8 +5,8 @@
     1. A and B miss the same entry, having sampled the same stamps, none of them in flight.
     2. A leads: it loads. B waits for A's rows instead of asking the database again.
     3. A writer commits: the stamps change. C, which comes now, sampled other stamps: it may not join A.
-    4. A finishes: B takes A's rows. They were read after B's stamps were sampled (they equal A's), so B sees nothing older
-       than what its own query would have seen when it began.
+    4. A finishes: B takes A's rows. They were read after B's stamps were sampled (they equal A's), so B sees nothing
+       older than what its own query would have seen when it began.
 
 A follower waits only while its session holds no database connection (a pool of two held by two followers would starve
 the leader). A leader's error or cancellation reaches nobody else: the followers look again and one of them leads.
@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any
 
 from sqlalchemy.util import await_only
 
@@ -31,7 +31,7 @@ class Flight:
 
     __slots__ = ("done", "entry", "key", "nonces")
 
-    def __init__(self, key: tuple[Any, str], nonces: Nonces, done: Union[asyncio.Event, threading.Event]) -> None:
+    def __init__(self, key: tuple[Any, str], nonces: Nonces, done: asyncio.Event | threading.Event) -> None:
         self.key = key
         self.nonces = nonces
         self.done = done

@@ -76,9 +76,7 @@ class Read:
 
     def tags(self) -> tuple[str, ...]:
         """Return what the read depends on, for people."""
-        return tuple(
-            tag for shape, tags in self.dependencies for tag in (tags or (shape.name,))
-        )
+        return tuple(tag for shape, tags in self.dependencies for tag in (tags or (shape.name,)))
 
 
 class Identifier:
@@ -155,13 +153,13 @@ class Identifier:
             return "unkeyable_params"
         read.dependencies = plan.dependencies_of(read.parameters)
         read.names = [EVERYTHING, *stamps_of(read.dependencies)]
-        read.keys = frozenset(
-            tag for shape, tags in read.dependencies if shape.keyed for tag in tags
-        )
+        read.keys = frozenset(tag for shape, tags in read.dependencies if shape.keyed for tag in tags)
         read.key = f"{plan.tables[0]}:{plan.op}:{digest.hexdigest()}"
         return None
 
-    def _plan(self, state: Any, shape: Any, names: tuple[str, ...], translate: Any, declared: tuple[str, ...]) -> Plan:
+    def _plan(
+        self, state: Any, shape: Any, names: tuple[str, ...], translate: Any, declared: tuple[str, ...]
+    ) -> Plan:
         lookup = (shape, names, repr(sorted(translate.items(), key=repr)) if translate else None, declared)
         plan = self._plans.get(lookup)
         if plan is not None:
@@ -176,14 +174,20 @@ class Identifier:
             translate,
             binding.canonical,
             depends_on=declared,
-            pure_functions=self.settings.functions,
+            pure_functions=binding.pure_functions,
             views=binding.views,
         )
         plan.policy = self.settings.policy(plan.sources)
         if plan.bypass is None:
             plan.limit(binding.admit)
             plan.order = tuple(sorted(plan.compiled.bind_names.values()))
-            identity = (binding.database, binding.engine.dialect.name, binding.engine.dialect.driver, lookup[2] or "", *declared)
+            identity = (
+                binding.database,
+                binding.engine.dialect.name,
+                binding.engine.dialect.driver,
+                lookup[2] or "",
+                *declared,
+            )
             plan.hasher = blake2b("\0".join((*identity, plan.sql)).encode(), digest_size=16)
         self._plans[lookup] = plan
         if len(self._plans) > MAX_PLANS:
@@ -213,7 +217,11 @@ class Identifier:
         if level == "READ UNCOMMITTED":
             return "isolation"
         if binding.engine.dialect.name == "sqlite":
-            if read.held is not None and binding.began_with_a_read(read.held) and driver_in_transaction(read.held):
+            if (
+                read.held is not None
+                and binding.began_with_a_read(read.held)
+                and driver_in_transaction(read.held)
+            ):
                 return "isolation"
         elif level in STRICT_LEVELS and not self.settings.relaxed_isolation:
             return "isolation"

@@ -87,11 +87,15 @@ class ReadPath:
                 verdict = Verdict(None, "manual_invalidated", (), None, True)
             if verdict.entry is None and not dry and any(stamp is None for stamp in sample.stamps):
                 shapes = [shape for shape, _ in read.dependencies]
-                sampled, registered = store.sample(read.names, read.plan.tables, shapes, self.settings.stamp_ttl)
+                sampled, registered = store.sample(
+                    read.names, read.plan.tables, shapes, self.settings.stamp_ttl
+                )
                 if not registered and verdict.reason == "absent":
                     read.reason = "writer_under_way"
                     return None
-                fillable = registered and not any(stamp is None or stamp.in_flight for stamp in sampled.stamps)
+                fillable = registered and not any(
+                    stamp is None or stamp.in_flight for stamp in sampled.stamps
+                )
                 verdict = verdict._replace(fillable=fillable)
                 sample = sampled
         except TransportError as error:
@@ -122,7 +126,10 @@ class ReadPath:
                 bind_arguments={"bind": self._replay}, execution_options={MARKER: replay}
             )
         except Rewritten:
-            read.reason, read.why = "rewritten", "a listener changed the statement, its parameters or its bind"
+            read.reason, read.why = (
+                "rewritten",
+                "a listener changed the statement, its parameters or its bind",
+            )
             return self._bypass(state, inherited, read)
         observers = self.binding.observers
         if observers:
@@ -142,7 +149,9 @@ class ReadPath:
     def _miss(self, state: Any, inherited: Replay | None, read: Read, verdict: Verdict) -> Any:
         return self._load(state, inherited, read, verdict)[0]
 
-    def _load(self, state: Any, inherited: Replay | None, read: Read, verdict: Verdict) -> tuple[Any, Entry | None]:
+    def _load(
+        self, state: Any, inherited: Replay | None, read: Read, verdict: Verdict
+    ) -> tuple[Any, Entry | None]:
         """Load a miss from the database, capturing its rows, and fill."""
         plan = read.plan
         assert plan is not None and read.key is not None and verdict.reason is not None
@@ -221,7 +230,9 @@ class ReadPath:
             return "fenced", None
         assert read.key is not None
         stamps = tuple(
-            (name, stamp.version, stamp.nonce) for name, stamp in zip(read.names, read.stamps) if stamp is not None
+            (name, stamp.version, stamp.nonce)
+            for name, stamp in zip(read.names, read.stamps)
+            if stamp is not None
         )
         try:
             entry = self.binding.entry(
@@ -293,5 +304,3 @@ def _real_bind(inherited: Replay | None, state: Any) -> dict[str, Any]:
     if is_replay(state.bind_arguments.get("bind")):
         return {"bind": None}
     return {}
-
-

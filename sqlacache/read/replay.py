@@ -27,9 +27,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy.engine import Connection, Dialect, Engine
+from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.engine import cursor as sa_cursor
-from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 MARKER = "_sqlacache_read"
@@ -56,7 +55,7 @@ class Expected:
             return False
         if compiled is not self.compiled and compiled.string != self.compiled.string:
             return False
-        (given,) = context.compiled_parameters[:1] or ({},)
+        given: Mapping[str, Any] = (context.compiled_parameters or [{}])[0]
         expanded: Mapping[str, Sequence[str]] = getattr(context, "_expanded_parameters", None) or {}
         for name, value in self.parameters.items():
             if name in given:
@@ -108,7 +107,9 @@ class Capture(Expected):
         rows = [tuple(row) for row in cursor.fetchall()]
         self.description = tuple(tuple(column) for column in cursor.description)
         self.rows = tuple(rows)
-        context.cursor_fetch_strategy = sa_cursor.FullyBufferedCursorFetchStrategy(cursor, initial_buffer=rows)
+        context.cursor_fetch_strategy = sa_cursor.FullyBufferedCursorFetchStrategy(
+            cursor, initial_buffer=rows
+        )
 
 
 class Replay(Expected):
@@ -277,7 +278,7 @@ def replay_engine(real: Engine) -> Engine:
     """
     dialect = real.dialect
     kind = type(dialect)
-    copied = object.__new__(type(f"Replay{kind.__name__}", (_ReplayDialectMixin, kind), {}))
+    copied: Any = object.__new__(type(f"Replay{kind.__name__}", (_ReplayDialectMixin, kind), {}))
     overridden = {name for name in vars(_ReplayDialectMixin) if not name.startswith("__")}
     copied.__dict__.update(
         (name, value)
@@ -286,9 +287,10 @@ def replay_engine(real: Engine) -> Engine:
     )
     copied._sqlacache_real = dialect
     engine_kind = type("ReplayEngine", (_ReplayEngineMixin, type(real)), {})
-    engine: Engine = engine_kind(NullPool(_no_connection), copied, real.url)
-    engine._compiled_cache = real._compiled_cache  # type: ignore[attr-defined]  # private, see the module docstring
-    return engine
+    engine: Any = engine_kind(NullPool(_no_connection), copied, real.url)
+    engine._compiled_cache = real._compiled_cache
+    made: Engine = engine
+    return made
 
 
 def is_replay(bind: Any) -> bool:
@@ -296,16 +298,16 @@ def is_replay(bind: Any) -> bool:
     return isinstance(bind, _ReplayEngineMixin)
 
 
-def lend(session: Session, replay: Engine, options: Mapping[str, Any]) -> None:
+def lend(session: Any, replay: Any, options: Mapping[str, Any]) -> None:
     """Make ``replay`` usable by the session without the session's transaction ever acting on it.
 
     ``options`` are the execution options of the bind that a real query would use.
     """
-    transaction: Any = session._transaction  # type: ignore[attr-defined]  # private, see the module docstring
+    transaction: Any = session._transaction
     if transaction is None:
-        begin = getattr(session, "_autobegin_t", None) or getattr(session, "_autobegin")
+        begin = getattr(session, "_autobegin_t", None) or session._autobegin
         begin()
-        transaction = session._transaction  # type: ignore[attr-defined]  # private, see the module docstring
+        transaction = session._transaction
     if transaction is None:  # 1.4 with autocommit=True: no transaction, hence nothing to lend to
         raise Rewritten("the session has no transaction")
     held = transaction._connections.get(replay)
@@ -315,9 +317,7 @@ def lend(session: Session, replay: Engine, options: Mapping[str, Any]) -> None:
             root = root._parent
         held = root._connections.get(replay)
         if held is None:
-            connection = replay._connection_cls(  # type: ignore[attr-defined]  # private, see the module docstring
-                replay, _ReplayFairy(), _has_events=False
-            )
+            connection = replay._connection_cls(replay, _ReplayFairy(), _has_events=False)
             held = (connection, _NoTransaction(), False, False)
         while transaction is not None:
             transaction._connections.setdefault(replay, held)

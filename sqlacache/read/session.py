@@ -2,8 +2,8 @@
 
 SQLAlchemy's private surface of this concern, each use tested on 1.4, 2.0 and 2.1 (``tests/read/test_session.py``):
 ``Session._transaction`` and ``SessionTransaction._connections`` (does the session hold a connection already? asking
-publicly would check one out), ``Session._autoflush`` (flush as a query would), ``Session._is_clean``, and the load options
-that ``ORMExecuteState`` carries.
+publicly would check one out), ``Session._autoflush`` (flush as a query would), ``Session._is_clean``, and the load
+options that ``ORMExecuteState`` carries.
 """
 
 from __future__ import annotations

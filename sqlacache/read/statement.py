@@ -83,15 +83,15 @@ class Plan:
         "compiled",
         "declared",
         "fixed",
+        "hasher",
         "narrowed",
         "notes",
         "op",
-        "policy",
-        "hasher",
         "order",
+        "policy",
         "processors",
-        "sql",
         "sources",
+        "sql",
         "tables",
     )
 

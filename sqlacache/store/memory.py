@@ -52,7 +52,9 @@ class MemoryBackend(Memory):
         super().__init__(**kwargs)
         self._stores: dict[str, MemoryStore] = {}
 
-    def open(self, database: str, *, max_bytes: int, lease: float, on_drop: Callable[[str, int], None]) -> MemoryStore:
+    def open(
+        self, database: str, *, max_bytes: int, lease: float, on_drop: Callable[[str, int], None]
+    ) -> MemoryStore:
         """Return the store of one database."""
         store = self._stores.get(database)
         if store is None:
@@ -119,7 +121,8 @@ class MemoryStore:
             return Sample(entry, self._view(names), gone)
 
     def _view(self, names: Sequence[str]) -> list[StampView | None]:
-        stamps, views = self._stamps, []
+        stamps = self._stamps
+        views: list[StampView | None] = []
         for name in names:
             stamp = stamps.get(name)
             if stamp is None:
@@ -140,7 +143,7 @@ class MemoryStore:
         self, names: Sequence[str], tables: Iterable[str], shapes: Iterable[Shape], ttl: float
     ) -> tuple[Sample, bool]:
         with self._lock:
-            under_way = self._busy(EVERYTHING) or any([self._busy(table) for table in tables])
+            under_way = self._busy(EVERYTHING) or any(self._busy(table) for table in tables)
             missing = [shape for shape in shapes if shape.name not in self._shapes.get(shape.table, ())]
             absent = [name for name in names if name not in self._stamps]
             if under_way and (missing or absent):
@@ -162,7 +165,7 @@ class MemoryStore:
 
     def _busy(self, table: str) -> bool:
         writers = self._writers.get(table)
-        return bool(writers) and self._alive(writers)
+        return writers is not None and self._alive(writers)
 
     def _sweep(self) -> None:
         now = time.time()
@@ -213,7 +216,11 @@ class MemoryStore:
             }
 
     def mark(
-        self, token: str, touched: Mapping[str, TableTouch], revisions: Mapping[str, int], causes: Mapping[str, Cause]
+        self,
+        token: str,
+        touched: Mapping[str, TableTouch],
+        revisions: Mapping[str, int],
+        causes: Mapping[str, Cause],
     ) -> dict[str, int] | None:
         with self._lock:
             if any(self._revisions.get(table, 0) != revision for table, revision in revisions.items()):

@@ -48,7 +48,11 @@ class Store(Protocol):
         ...
 
     def mark(
-        self, token: str, touched: Mapping[str, TableTouch], revisions: Mapping[str, int], causes: Mapping[str, Cause]
+        self,
+        token: str,
+        touched: Mapping[str, TableTouch],
+        revisions: Mapping[str, int],
+        causes: Mapping[str, Cause],
     ) -> dict[str, int] | None:
         """Phase one: replace the touched stamps and mark them in flight by the writer ``token``.
 

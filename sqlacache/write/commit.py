@@ -1,9 +1,9 @@
 """Wrapping the dialect's calls: SQLAlchemy has no event after COMMIT, and none in which a statement may be awaited.
 
-``ConnectionEvents.commit`` fires before the driver commits and there is none after it, so the bound engine's own dialect
-instance gets ``do_commit`` and its kin replaced by functions that put both phases around the original, after users' own
-``commit`` listeners. The dialect instance belongs to the engine (and to engines made from it by ``execution_options()``),
-so no other engine is affected. :meth:`DialectHooks.remove` puts everything back.
+``ConnectionEvents.commit`` fires before the driver commits and there is none after it, so the bound engine's own
+dialect instance gets ``do_commit`` and its kin replaced by functions that put both phases around the original, after
+users' own ``commit`` listeners. The dialect instance belongs to the engine (and to engines made from it by
+``execution_options()``), so no other engine is affected. :meth:`DialectHooks.remove` puts everything back.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ class DialectHooks:
         ) -> None:
             if recover:
                 # Prepared elsewhere or long ago: nobody here knows what it wrote.
-                ledger_of(connection).add([Change(EVERYTHING, "update", None, None, "raw_write", "COMMIT PREPARED")])
+                ledger_of(connection).add(
+                    [Change(EVERYTHING, "update", None, None, "raw_write", "COMMIT PREPARED")]
+                )
             self._path.commit(
                 connection, lambda: original(connection, xid, is_prepared=is_prepared, recover=recover)
             )

@@ -3,8 +3,8 @@
 :meth:`Consequences.of` turns the changes of a statement into those of everything that follows from it. Where it is not
 known what follows, the wider change is chosen:
 
-* a table with a trigger loses column and condition precision: its rows keep their primary key only, since the trigger may
-  set any other column of them;
+* a table with a trigger loses column and condition precision: its rows keep their primary key only, since the
+  trigger may set any other column of them;
 * what a trigger writes elsewhere is what ``writes_also`` declares; else what its source names, when that can be read
   (SQLite has it, PostgreSQL for functions that run no dynamic SQL); else anything, and a warning names the trigger.
 """
@@ -52,13 +52,17 @@ class Consequences:
                 self._children.setdefault(parent, set()).add(child)
         self._written: dict[str, tuple[str, ...]] = {}
         for table, triggers in catalog.triggers.items():
-            self._written[table] = tuple(dict.fromkeys(name for trigger in triggers for name in self._by(trigger)))
+            self._written[table] = tuple(
+                dict.fromkeys(name for trigger in triggers for name in self._by(trigger))
+            )
         for table, names in writes_also.items():
             self._written[table] = tuple(dict.fromkeys((*self._written.get(table, ()), *names)))
 
     def __bool__(self) -> bool:
         catalog = self._catalog
-        return bool(self._cascades or self._written or catalog.generated or catalog.replaces or catalog.inherits)
+        return bool(
+            self._cascades or self._written or catalog.generated or catalog.replaces or catalog.inherits
+        )
 
     def _by(self, trigger: Trigger) -> tuple[str, ...]:
         """Return the tables that a trigger writes; :data:`EVERYTHING` if that cannot be told."""
@@ -70,12 +74,16 @@ class Consequences:
         if header >= 0 and not _DYNAMIC.search(body):
             if not _WRITES.search(body):
                 return ()
-            named = {name for name in self._tables if re.search(rf"\b{re.escape(name.split('.')[-1])}\b", body, re.I)}
+            named = {
+                name
+                for name in self._tables
+                if re.search(rf"\b{re.escape(name.split('.')[-1])}\b", body, re.I)
+            }
             if named:
                 return tuple(sorted(named))
         logger.warning(
-            "trigger %r on %s may write anything: every commit that fires it evicts everything; declare the tables that it "
-            "writes with writes_also={%r: [...]}",
+            "trigger %r on %s may write anything: every commit that fires it evicts everything; "
+            "declare what it writes with writes_also={%r: [...]}",
             trigger.name,
             trigger.table,
             trigger.table,
@@ -125,9 +133,11 @@ class Consequences:
         if change.table in self._writes_also and not triggers:
             return True
         for trigger in triggers:
-            if change.op in trigger.events or (change.op == "insert" and "update" in trigger.events):
-                if trigger.columns is None or change.columns is None or trigger.columns & change.columns:
-                    return True
+            fires = change.op in trigger.events or (change.op == "insert" and "update" in trigger.events)
+            if fires and (
+                trigger.columns is None or change.columns is None or trigger.columns & change.columns
+            ):
+                return True
         return False
 
     def _others(self, change: Change) -> Iterable[Change]:
@@ -140,15 +150,16 @@ class Consequences:
                 yield replace(change, table=other, rows=None, where=None, after=None, unkeyed=0, columns=None)
         called = change.cause in ("touched", "explicit")
         for cascade in self._cascades.get(table, ()):
-            if cascade.on != change.op and not called:
+            if not called and cascade.on not in _does(change):
                 continue
-            if cascade.on == "update" and change.columns is not None:
-                if cascade.triggered_by is not None and cascade.triggered_by.isdisjoint(change.columns):
-                    continue
-            yield from self._cascaded(change, cascade)
+            by = cascade.triggered_by
+            if change.columns is None or by is None or not by.isdisjoint(change.columns):
+                yield from self._cascaded(change, cascade)
 
     def _cascaded(self, change: Change, cascade: Cascade) -> Iterable[Change]:
-        made = Change(cascade.table, cascade.op, cascade.columns, None, "cascade", f"cascade from {change.table}")
+        made = Change(
+            cascade.table, cascade.op, cascade.columns, None, "cascade", f"cascade from {change.table}"
+        )
         rows = change.rows
         if not cascade.by or rows is None or len(rows) > MAX_ROWS:
             yield made
@@ -162,6 +173,16 @@ class Consequences:
             conditions.append({child: known[parent] for child, parent in cascade.by})
         for where in conditions:
             yield replace(made, where=where, after={} if cascade.op == "update" else None)
+
+
+def _does(change: Change) -> frozenset[str]:
+    """Return what a change may do to rows that are there: an upsert may update, REPLACE may delete."""
+    if change.op == "insert":
+        overwrites = change.rows is None or any(row.old is not None for row in change.rows)
+        return frozenset({"update", "delete"}) if overwrites else frozenset()
+    if change.op == "update" and change.columns is None:
+        return frozenset({"update", "delete"})
+    return frozenset({change.op})
 
 
 def _only(row: Mapping[str, str] | None, key: tuple[str, ...]) -> Mapping[str, str] | None:

@@ -113,7 +113,9 @@ class Ledger:
 
     def inserted(self, table: str, row: Mapping[str, str]) -> None:
         """Note a row of ``table`` whose primary key became known after its INSERT ran."""
-        self.changes.append(Inserted(table, "insert", None, (RowChange(None, row),), "row_insert", f"INSERT {table}"))
+        self.changes.append(
+            Inserted(table, "insert", None, (RowChange(None, row),), "row_insert", f"INSERT {table}")
+        )
 
     def resolved(self, keys: Mapping[str, tuple[str, ...]]) -> list[Change]:
         """Return the changes with inserted rows whose key became known afterwards in place of those without.

@@ -10,9 +10,10 @@ committed in between.
     3. We set its status. What we touch must be user 2's list, not only user 1's, which we remember.
 
 So, only where a registered shape narrows the table by a column whose old value is not known, one statement per written
-table reads those columns with a lock that the write itself would take a moment later: ``FOR NO KEY UPDATE`` where the key
-stays (so that inserts of referring rows do not wait longer than they would), else ``FOR UPDATE``; on SQLite, whose writers
-exclude each other, a plain SELECT after BEGIN IMMEDIATE. Where it cannot be read, the whole shape is touched instead.
+table reads those columns with a lock that the write itself would take a moment later: ``FOR NO KEY UPDATE`` where
+the key stays (so that inserts of referring rows do not wait longer than they would), else ``FOR UPDATE``; on SQLite,
+whose writers exclude each other, a plain SELECT after BEGIN IMMEDIATE. Where it cannot be read, the whole shape is
+touched instead.
 """
 
 from __future__ import annotations
@@ -113,9 +114,9 @@ def _read(
         stays = change.op == "update" and change.columns is not None and change.columns.isdisjoint(key)
         statement = statement.order_by(*(columns[name] for name in key)).with_for_update(key_share=stays)
     found: dict[tuple[str, ...], dict[str, str]] = {}
-    for values in connection.execute(statement, execution_options=OPTION):
+    for found_row in connection.execute(statement, execution_options=OPTION):
         known: dict[str, str] = {}
-        for column, value in zip(asked, values):
+        for column, value in zip(asked, found_row):
             normalise = canonical.of(column)
             if normalise is None:
                 continue
@@ -147,5 +148,3 @@ def _value(column: Column[Any], text: str) -> Any:
         made = uuid.UUID(text)
         return made if getattr(kind, "as_uuid", True) else str(made)
     return None
-
-

@@ -8,8 +8,8 @@ becomes the stamps to replace, which are marked in flight before and replaced ag
     1. The writer marks: every touched stamp is replaced and in flight. Nobody hits on it or fills under it.
     2. The database commits.
     3. The writer settles: the stamps are replaced again and no longer in flight.
-    4. commit() returns. A reader that sampled before 1 or between 1 and 3 holds stamps that are gone: what it read may be
-       old, and its fill can never hit.
+    4. commit() returns. A reader that sampled before 1 or between 1 and 3 holds stamps that are gone: what it read
+       may be old, and its fill can never hit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..decisions import Cause, EvictionCause, Invalidation, TableChange
 from ..errors import TransportError
 from ..read.session import driver_connection, driver_in_transaction
 from ..tags import EVERYTHING, ChangeLike, TableTouch, touch
-from .dml import Change, analyse
+from .dml import Change, analyse, is_ready
 from .ledger import Ledger, existing_ledger, ledger_of
 from .oldvalues import complete
 from .rawsql import classify
@@ -56,14 +56,18 @@ class WritePath:
             self._before_text(connection, statement, context)
             return
         plan = analyse(compiled, self.binding.canonical)
-        if plan is None:
+        if plan is None or not is_ready(context):
             return
         ledger = ledger_of(connection)
         if ledger.last_context is context:
             return  # a further batch of the same INSERT
         ledger.last_context = context
         translate = context.execution_options.get("schema_translate_map")
-        self._note(ledger, self.binding.follow(plan.changes(context.compiled_parameters, translate)))
+        changes = self.binding.follow(plan.changes(context.compiled_parameters, translate))
+        writing = [name for name in plan.functions if self.binding.may_write(name)]
+        if writing:
+            changes = [Change(EVERYTHING, "update", None, None, "raw_write", f"{writing[0]}()")]
+        self._note(ledger, changes)
         if self.binding.settings.old_values == "read" and not translate:
             ledger.incomplete = len(ledger.changes)
 
@@ -73,7 +77,13 @@ class WritePath:
             return
         ledger = ledger_of(connection)
         if kind == "write":
-            summary = "DDL" if context.isddl else statement.split(None, 1)[0].upper()[:20] if statement.split() else ""
+            summary = (
+                "DDL"
+                if context.isddl
+                else statement.split(None, 1)[0].upper()[:20]
+                if statement.split()
+                else ""
+            )
             change = Change(EVERYTHING, "update", None, None, "raw_write", summary)
             self._note(ledger, [change])
         elif kind == "state":
@@ -110,7 +120,9 @@ class WritePath:
         fresh, ledger.fresh = ledger.fresh, None
         if ledger.incomplete is not None:
             ledger.incomplete = None
-            ledger.changes[fresh:] = [self._completed(connection, change) for change in ledger.changes[fresh:]]
+            ledger.changes[fresh:] = [
+                self._completed(connection, change) for change in ledger.changes[fresh:]
+            ]
         if not ledger.ends and not self._is_autocommit(connection):
             execute()
             return
@@ -132,9 +144,9 @@ class WritePath:
     def after_statement(self, connection: Any, cursor: Any, statement: str, context: Any) -> None:
         """Look at what a statement left behind on its connection."""
         ledger = existing_ledger(connection)
-        if self.binding.engine.dialect.name == "sqlite" and not ledger and cursor.description is not None:
-            if driver_in_transaction(connection):
-                ledger_of(connection).read_first = True
+        on_sqlite = self.binding.engine.dialect.name == "sqlite"
+        if on_sqlite and not ledger and cursor.description is not None and driver_in_transaction(connection):
+            ledger_of(connection).read_first = True
         if ledger and context.is_text and classify(statement, self.binding.engine.dialect.name) == "rollback":
             self._clear(ledger)
 
@@ -168,7 +180,9 @@ class WritePath:
         if context.compiled.returning or len(context.compiled_parameters) != len(rows):
             return
         for row, parameters in zip(rows, context.compiled_parameters):
-            known = {column.name: parameters[column.key] for column in table.columns if column.key in parameters}
+            known = {
+                column.name: parameters[column.key] for column in table.columns if column.key in parameters
+            }
             self._inserted(ledger, table, {**known, **dict(zip(keys, row))})
 
     def _inserted(self, ledger: Ledger, table: Table, values: Mapping[str, Any]) -> None:
@@ -259,7 +273,10 @@ class WritePath:
         if dialect.name == "sqlite":
             return getattr(driver, "isolation_level", "") is None and not driver_in_transaction(connection)
         pooled = getattr(connection.connection, "dbapi_connection", None)
-        return getattr(driver, "autocommit", False) is True or getattr(pooled, "isolation_level", "") == "autocommit"
+        return (
+            getattr(driver, "autocommit", False) is True
+            or getattr(pooled, "isolation_level", "") == "autocommit"
+        )
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
@@ -354,9 +371,7 @@ class Commit:
             raise
         if self.binding.observers or self.scopes:
             now = time.perf_counter()
-            self.binding.observers.invalidated(
-                self._record(committed_at, now, called=called), self.scopes
-            )
+            self.binding.observers.invalidated(self._record(committed_at, now, called=called), self.scopes)
 
     def unmark(self) -> None:
         """Take phase one back: nothing was committed."""
@@ -398,4 +413,4 @@ class Commit:
 
 
 def _savepoint_name(statement: str) -> str:
-    return statement.split()[-1].strip("\"`;") if statement.split() else ""
+    return statement.split()[-1].strip('"`;') if statement.split() else ""

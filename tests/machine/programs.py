@@ -39,7 +39,7 @@ class Program(NamedTuple):
 
 
 STEPS = weighted(
-    write=30, commit=10, read=6, peek=4, rollback=3, begin_nested=4, release=3, rollback_nested=3, close=1,
+    write=26, commit=14, read=6, peek=4, rollback=3, begin_nested=4, release=3, rollback_nested=3, close=1,
     race_select=3, race_before_commit=1, race_after_commit=1, autocommit=1, connection=1,
     invalidate=1, mode=1, rebind=1,
 )  # fmt: skip

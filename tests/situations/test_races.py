@@ -13,7 +13,7 @@ from tests.support.gates import after_commit, after_select, before_commit, faili
 from tests.support.models import User
 from tests.support.reading import UNCACHED, Read, Reader
 from tests.support.reads import entities, get, rows, scalar
-from tests.support.writes import add, change, new_user
+from tests.support.writes import add, change, new_user, read_past_the_cache
 
 USER_1, USER_2 = get(User, 1), get(User, 2)
 names = rows(lambda: select(User.id, User.name).order_by(User.id))
@@ -26,7 +26,7 @@ READS = {"get": USER_1, "list": free_users, "columns": names, "count": count_fre
 async def rename(database: Database) -> None:
     """Change user 1; what is changed is read past the cache, so that the writer never waits for a reader's load."""
     async with database.transaction() as session:
-        user = await session.get(User, 1, execution_options={"sqlacache_skip": True})
+        user = await read_past_the_cache(session, User, 1)
         user.name, user.plan = "zed", "pro"
 
 
@@ -42,8 +42,7 @@ async def read_anew(read: Read, reader: Reader, before: Any) -> None:
 async def test_a_write_between_a_select_and_its_fill(read: Read, reader: Reader) -> None:
     before = await reader.truth(read)
     with after_select(reader.database) as gate:
-        slow = asyncio.create_task(reader.ask(read))
-        await gate.reached.wait()
+        slow = await gate.reached_by(reader.ask(read))
         await rename(reader.database)
         gate.open()
         assert (await slow).value == before, "the reader had its answer before the write"
@@ -54,12 +53,11 @@ async def test_a_write_between_a_select_and_its_fill(read: Read, reader: Reader)
 async def test_a_write_that_was_under_way_when_the_select_began(read: Read, reader: Reader) -> None:
     before = await reader.truth(read)
     async with reader.database.sessions() as writer:
-        user = await writer.get(User, 1, execution_options={"sqlacache_skip": True})
+        user = await read_past_the_cache(writer, User, 1)
         user.name, user.plan = "zed", "pro"
         await writer.flush()
         with after_select(reader.database) as gate:
-            slow = asyncio.create_task(reader.ask(read))
-            await gate.reached.wait()
+            slow = await gate.reached_by(reader.ask(read))
             await writer.commit()
             gate.open()
             assert (await slow).value == before
@@ -69,8 +67,7 @@ async def test_a_write_that_was_under_way_when_the_select_began(read: Read, read
 async def test_an_insert_between_a_select_of_an_absent_row_and_its_fill(reader: Reader) -> None:
     absent = get(User, 100)
     with after_select(reader.database) as gate:
-        slow = asyncio.create_task(reader.ask(absent))
-        await gate.reached.wait()
+        slow = await gate.reached_by(reader.ask(absent))
         await add(new_user)(reader.database)
         gate.open()
         assert (await slow).value is None
@@ -82,8 +79,7 @@ async def test_a_read_while_the_commit_is_being_sent(read: Read, reader: Reader)
     await reader.warm(read, USER_2)
     before = await reader.truth(read)
     async with before_commit(reader.database) as gate:
-        writer = asyncio.create_task(rename(reader.database))
-        await gate.reached.wait()
+        writer = await gate.reached_by(rename(reader.database))
         during = await reader.current(read)
         assert during.value == before
         assert not during.hits, f"served although a write of it is being committed: {during}"
@@ -101,8 +97,7 @@ async def test_a_read_after_the_database_committed_and_before_the_writer_knows(
     await reader.warm(read)
     before = await reader.truth(read)
     async with after_commit(reader.database) as gate:
-        writer = asyncio.create_task(rename(reader.database))
-        await gate.reached.wait()
+        writer = await gate.reached_by(rename(reader.database))
         during = await reader.current(read)
         assert during.value != before
         assert not during.hits
@@ -116,8 +111,7 @@ async def test_a_read_after_the_database_committed_and_before_the_writer_knows(
 async def test_a_writer_that_is_cancelled_around_its_commit(gate_at: Any, reader: Reader) -> None:
     await reader.warm(USER_1, names, USER_2)
     async with gate_at(reader.database) as gate:
-        writer = asyncio.create_task(rename(reader.database))
-        await gate.reached.wait()
+        writer = await gate.reached_by(rename(reader.database))
         writer.cancel()
         with pytest.raises(asyncio.CancelledError):
             await writer
@@ -131,8 +125,7 @@ async def test_a_reader_that_is_cancelled_between_its_select_and_its_fill_leaves
     reader: Reader,
 ) -> None:
     with after_select(reader.database) as gate:
-        slow = asyncio.create_task(reader.ask(names))
-        await gate.reached.wait()
+        slow = await gate.reached_by(reader.ask(names))
         slow.cancel()
         with pytest.raises(asyncio.CancelledError):
             await slow
@@ -158,8 +151,7 @@ async def _through_own_session(reader: Reader, read: Read) -> Any:
 
 async def test_concurrent_misses_of_different_rows_do_not_wait_for_each_other(reader: Reader) -> None:
     with after_select(reader.database) as gate:
-        slow = asyncio.create_task(reader.ask(USER_1))
-        await gate.reached.wait()
+        slow = await gate.reached_by(reader.ask(USER_1))
         await reader.warm(USER_2)
         gate.open()
         await slow
@@ -169,8 +161,7 @@ async def test_concurrent_misses_of_different_rows_do_not_wait_for_each_other(re
 async def test_followers_of_a_reader_that_is_cancelled_get_their_answer(reader: Reader) -> None:
     expected = await reader.truth(names)
     with after_select(reader.database) as gate:
-        leader = asyncio.create_task(reader.ask(names))
-        await gate.reached.wait()
+        leader = await gate.reached_by(reader.ask(names))
         followers = [asyncio.create_task(reader.ask(names)) for _ in range(10)]
         await let_others_run()
         leader.cancel()
@@ -196,8 +187,7 @@ async def test_a_reader_that_starts_after_a_commit_does_not_join_one_that_began_
 ) -> None:
     before = await reader.truth(names)
     with after_select(reader.database) as gate:
-        slow = asyncio.create_task(reader.ask(names))
-        await gate.reached.wait()
+        slow = await gate.reached_by(reader.ask(names))
         await rename(reader.database)
         late = await reader.current(names)
         assert late.value != before

@@ -13,7 +13,7 @@ from tests.support.models import Order, Tag, Team, User
 from tests.support.reading import UNCACHED, Read, Reader
 from tests.support.reads import entities, follow, get, rows, scalar
 from tests.support.situations import BY_WRITE
-from tests.support.writes import add, change, new_user
+from tests.support.writes import add, change, new_user, read_past_the_cache
 
 USER_1, USER_2 = get(User, 1), get(User, 2)
 names = rows(lambda: select(User.id, User.name).order_by(User.id))
@@ -23,7 +23,7 @@ teams = entities(lambda: select(Team).order_by(Team.id))
 
 
 async def by_flush(session: AsyncSession) -> None:
-    user = await session.get(User, 1, execution_options={"sqlacache_skip": True})
+    user = await read_past_the_cache(session, User, 1)
     user.name = "zed"
     session.add(new_user(100))
     await session.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -17,15 +17,27 @@ class Gate:
     """Stops the first task that comes to it; every later one passes."""
 
     def __init__(self) -> None:
-        self.reached = asyncio.Event()
+        self._reached = asyncio.Event()
         self._opened = asyncio.Event()
         self._used = False
+
+    async def reached_by(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Start ``work`` and return its task once it waits here; work that ends before that fails the test."""
+        task = asyncio.create_task(work)
+        arrival = asyncio.create_task(self._reached.wait())
+        await asyncio.wait({task, arrival}, return_when=asyncio.FIRST_COMPLETED)
+        if not self._reached.is_set():
+            arrival.cancel()
+            raise AssertionError(
+                f"ended with {task.exception() or task.result()!r} and never came to the gate"
+            )
+        return task
 
     def stop_here(self) -> None:
         """Wait until the gate is opened; called from inside SQLAlchemy's asyncio greenlet."""
         if not self._used:
             self._used = True
-            self.reached.set()
+            self._reached.set()
             await_only(self._opened.wait())
 
     def open(self) -> None:

@@ -50,11 +50,12 @@ async def check(situation: Situation, reader: Reader) -> None:
     await reader.hit(situation.read)
 
 
-async def check_untouched(read: Read, write: Write, reader: Reader) -> None:
+async def check_untouched(reads: Sequence[Read], write: Write, reader: Reader) -> None:
     """Run a write that comes to nothing: what was cached is still served."""
-    await reader.warm(read)
+    await reader.warm(*reads)
     await write(reader.database)
-    await reader.hit(read)
+    for read in reads:
+        await reader.hit(read)
 
 
 def situations(cases: Sequence[Situation]) -> pytest.MarkDecorator:
