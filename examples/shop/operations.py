@@ -15,7 +15,8 @@ from .routes import Session
 
 router = APIRouter()
 
-SELECTS = Counter("shop_database_selects", "SELECT statements sent to SQLite")
+SELECTS = Counter("shop_database_selects", "SELECT statements of the shop sent to SQLite")
+READ_BACKS = Counter("shop_database_read_backs", "SELECT statements by which the cache read old values before a write")
 
 
 @router.get("/explain/products/{product_id}", response_class=PlainTextResponse)
@@ -40,6 +41,6 @@ def count_selects(engine: AsyncEngine) -> None:
     """Count the SELECTs that really are sent to the database, next to the cache's own figures and without its help."""
 
     @event.listens_for(engine.sync_engine, "before_cursor_execute")
-    def sent(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+    def sent(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
         if statement.lstrip().upper().startswith(("SELECT", "WITH")):
-            SELECTS.inc()
+            (READ_BACKS if context.execution_options.get("sqlacache_read_back") else SELECTS).inc()

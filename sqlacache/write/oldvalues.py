@@ -38,7 +38,8 @@ LOCKING = frozenset({"postgresql", "mysql", "mariadb", "sqlite"})
 """Dialects on which a row can be read so that nobody changes it before the write."""
 MAX_ROWS = 500
 """Rows of one statement that are read back at most; with more, the shapes are touched as a whole."""
-OPTION = {"sqlacache_skip": True}
+OPTION = {"sqlacache_read_back": True}
+"""Execution option of the statements sent here, for those who count what reaches the database."""
 
 
 def complete(

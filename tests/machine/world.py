@@ -18,8 +18,8 @@ from sqlacache import configure
 from sqlacache.decisions import Decision
 from sqlacache.observers import Observer
 from sqlacache.read.session import driver_in_transaction, held_connection
-from tests.support.gates import after_commit, after_select, before_commit
 
+from .gates import answered_select, at_commit
 from .programs import SLOTS, Program, Read, Step
 from .schema import WRITES_ALSO, Order, User, create, reset
 
@@ -255,39 +255,33 @@ class World:
 
     async def _do_race_select(self, slot: _Slot, read: Read) -> None:
         """1. A reader's SELECT is answered. 2. A writer commits. 3. The reader stores what it has."""
-        with after_select(self, "") as gate:  # type: ignore[arg-type]  # has the engine that a Database has
+        with answered_select(self.engine) as gate:
             slow = asyncio.create_task(self._ask(read))
-            reached = asyncio.create_task(gate.reached.wait())
-            await asyncio.wait({slow, reached}, return_when=asyncio.FIRST_COMPLETED)
-            if slow.done():  # a hit: the gate must not stop the writer instead
-                gate.open()
+            await gate.arrival(slow)
             try:
                 await slot.commit()
             finally:
                 gate.open()
-                reached.cancel()
                 await slow
         self._decided()
         await self._check_one(read)
 
     async def _do_race_before_commit(self, slot: _Slot, _: Any) -> None:
-        await self._race_commit(slot, before_commit)
+        await self._race_commit(slot, before=True)
 
     async def _do_race_after_commit(self, slot: _Slot, _: Any) -> None:
-        await self._race_commit(slot, after_commit)
+        await self._race_commit(slot, before=False)
 
-    async def _race_commit(self, slot: _Slot, where: Any) -> None:
+    async def _race_commit(self, slot: _Slot, *, before: bool) -> None:
         """1. A writer is at its COMMIT. 2. Everything watched is read. 3. The writer goes on."""
-        async with where(self) as gate:
+        with at_commit(self.engine, before=before) as gate:
             writer = asyncio.create_task(slot.commit())
-            reached = asyncio.create_task(gate.reached.wait())
-            await asyncio.wait({writer, reached}, return_when=asyncio.FIRST_COMPLETED)
+            await gate.arrival(writer)
             try:
                 for read in self.watched:
                     await self._check_one(read, counted=False)
             finally:
                 gate.open()
-                reached.cancel()
                 self._truth.clear()
                 await writer
 
