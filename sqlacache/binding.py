@@ -139,7 +139,7 @@ class Binding:
     ) -> None:
         capture = context.execution_options.get(MARKER)
         if isinstance(capture, Capture):
-            capture.clean = not self.dirty_tables(conn)
+            capture.clean = not (self.dirty_tables(conn) or self.has_session_state(conn))
             capture.take(context, cursor, statement)
         self.writes.after_statement(conn, cursor, statement, context)
 

@@ -83,6 +83,7 @@ class Settings:
         self._mappers = mappers
         self._rules.clear()
         self._fallback = None
+        named: dict[type, Any] = {}
         for name, given in self.models.items():
             rule = _rule(name, given, self.default_timeout)
             if name == "*":
@@ -94,6 +95,11 @@ class Settings:
                 raise ConfigError(
                     f"models[{_called(name)}]: takes a mapped class, got {model!r}, which is not mapped"
                 )
+            if model in named:
+                raise ConfigError(
+                    f"models[{_called(name)}]: takes each class once, got {model!r} also as models[{_called(named[model])}]"
+                )
+            named[model] = name
             self._rules[model] = rule
 
     def policy(self, tables: Iterable[Table]) -> Policy:
@@ -162,16 +168,16 @@ def settings(
     if name is not None:
         _check_name("name", name)
     timeout = _seconds("default_timeout", default_timeout)
-    mode = os.environ.get("SQLACACHE_MODE") or mode
+    mode_key, mode = _environment("SQLACACHE_MODE", "mode", mode)
     if mode not in MODES:
-        raise ConfigError(f"mode: takes one of {', '.join(MODES)}, got {mode!r}")
+        raise ConfigError(f"{mode_key}: takes one of {', '.join(MODES)}, got {mode!r}")
     if isolation not in ("strict", "relaxed"):
         raise ConfigError(f"isolation: takes 'strict' or 'relaxed', got {isolation!r}")
     if old_values not in ("read", "widen"):
         raise ConfigError(f"old_values: takes 'read' or 'widen', got {old_values!r}")
     if vary is not None and not callable(vary):
         raise ConfigError(f"vary: takes a function of a session, got {vary!r}")
-    url, room = _backend(os.environ.get("SQLACACHE_BACKEND") or backend)
+    url, room = _backend(*_environment("SQLACACHE_BACKEND", "backend", backend))
     if max_bytes is not None:
         room = _size("max_bytes", max_bytes)
     watching = tuple(observers)
@@ -210,30 +216,40 @@ def settings(
 
 
 def masked(url: str) -> str:
-    """Return ``url`` with its password masked, for messages."""
-    return re.sub(r"(://[^:/@]*:)[^@/]*@", r"\1***@", url)
+    """Return ``url`` with its password masked, for messages; also one that was not escaped, and those of a query."""
+    url = re.sub(r"(://[^:/@?#]*:).*@", r"\1***@", url, flags=re.S)
+    return re.sub(r"([?&][^=&]*(?:pass|secret|token)[^=&]*=)[^&#]*", r"\1***", url, flags=re.I)
 
 
-def _backend(given: Any) -> tuple[str, int]:
+def _environment(variable: str, key: str, given: Any) -> tuple[str, Any]:
+    """Return what to call a value in messages, and the value: the environment's, if it has one."""
+    found = os.environ.get(variable)
+    return (f"{key} (from {variable})", found) if found else (key, given)
+
+
+def _backend(where: str, given: Any) -> tuple[str, int]:
     room = 256 * MEGABYTE
     url = given
     if isinstance(given, Mapping):
         unknown = sorted(str(key) for key in given if key not in _BACKEND_KEYS)
         if unknown:
             raise ConfigError(
-                f"backend[{unknown[0]!r}]: not known; a backend takes {', '.join(_BACKEND_KEYS)}"
+                f"{where}[{unknown[0]!r}]: not known; a backend takes {', '.join(_BACKEND_KEYS)}"
             )
         if "url" not in given:
-            raise ConfigError("backend: a mapping takes a 'url', such as {'url': 'mem://'}")
+            raise ConfigError(
+                f"{where}: a mapping takes a 'url', such as {{'url': 'mem://'}}, got "
+                + (f"one of {', '.join(map(str, given))}" if given else "an empty one")
+            )
         url = given["url"]
         if "max_bytes" in given:
-            room = _size("backend['max_bytes']", given["max_bytes"])
+            room = _size(f"{where}['max_bytes']", given["max_bytes"])
     if not isinstance(url, str):
         raise ConfigError(
-            f"backend: takes a URL such as 'mem://' or a mapping with one, got {type(url).__name__}"
+            f"{where}: takes a URL such as 'mem://' or a mapping with one, got {type(url).__name__}"
         )
     if url != "mem://":
-        raise ConfigError(f"backend: this version takes 'mem://', got {masked(url)!r}")
+        raise ConfigError(f"{where}: this version takes 'mem://', got {masked(url)!r}")
     return url, room
 
 
@@ -275,6 +291,8 @@ def _import_model(path: str, *, final: bool) -> type | None:
         if loading and not final:
             return None
         raise ConfigError(f"models[{path!r}]: cannot be imported: {error}") from error
+    except Exception as error:  # whatever the module itself raises while it is being imported
+        raise ConfigError(f"models[{path!r}]: cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(model, type):
         raise ConfigError(f"models[{path!r}]: takes a mapped class, got {model!r}")
     return model

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy.engine import Engine
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_mapper
+from sqlalchemy.sql.expression import TextClause
 
 from .decisions import BypassReason, Cause, DecisionKind, MissReason, Op, StampChange
+from .events import binding_of
 from .read.path import Explained
 from .read.replay import Rewritten
+from .read.statement import selects
 
 _BYPASSES: dict[BypassReason, str] = {
     "disabled": "the cache is switched off (mode, bypassed() or a read outside a greenlet)",
@@ -146,30 +149,71 @@ class _Asking(Session):
 
 
 def _explain(session: Session, statement: Any, parameters: Any, options: Any, arguments: Any) -> Explanation:
+    if not selects(statement) and not isinstance(getattr(statement, "element", statement), TextClause):
+        # Executing it dry is not possible: SQLAlchemy begins a bulk write before anybody is asked.
+        return _bypass("raw_sql", "it is no SELECT; explain() is for reads")
     asked = {**dict(options), "sqlacache_explain": True}
+    event.listen(session, "do_orm_execute", _stop)
     try:
-        session.execute(
-            statement, parameters or {}, execution_options=asked, bind_arguments=dict(arguments or {})
-        )
+        with session.no_autoflush:
+            session.execute(
+                statement, parameters or {}, execution_options=asked, bind_arguments=dict(arguments or {})
+            )
     except Explained as explained:
-        return _told_of(explained.outcome)
-    bind = session.get_bind()
-    where = bind if isinstance(bind, Engine) else bind.engine
-    return Explanation(
-        "bypass",
-        "not_configured",
-        f"no cache is bound to {where.url!r}",
-        None,
-        None,
-        (),
-        (),
-        (),
-        None,
-        None,
-        None,
-        None,
-        None,
-    )
+        return _with_pending(session, explained.outcome) or _told_of(explained.outcome)
+    except _Stopped as stopped:
+        return _of_nobody(stopped.state)
+    finally:
+        event.remove(session, "do_orm_execute", _stop)
+    raise AssertionError("unreachable: one of the two listeners raises")
+
+
+class _Stopped(Exception):
+    """Ends a dry read that no cache has answered, before SQLAlchemy executes it."""
+
+    def __init__(self, state: Any) -> None:
+        super().__init__("stopped")
+        self.state = state
+
+
+def _stop(state: Any) -> None:
+    # The session's own listeners come after those of the class: whoever is bound has spoken by now.
+    if state.execution_options.get("sqlacache_explain"):
+        raise _Stopped(state)
+
+
+def _of_nobody(state: Any) -> Explanation:
+    arguments = {name: value for name, value in state.bind_arguments.items() if name != "_sa_skip_events"}
+    bind = state.session.get_bind(**arguments)
+    if binding_of(bind.dialect) is not None:
+        return _bypass("raw_sql", "the statement is not a read as far as the cache can tell")
+    return _bypass("not_configured", f"no cache is bound to {bind.engine.url!r}")
+
+
+def _with_pending(session: Any, read: Any) -> Explanation | None:
+    """Say that a real read would flush first, and then read what its own transaction has written."""
+    if read.reason is not None or not session.autoflush:
+        return None
+    tables = set(read.plan.tables)
+    for pending in (*session.new, *session.deleted, *(o for o in session.dirty if session.is_modified(o))):
+        if not tables.isdisjoint(table.fullname for table in object_mapper(pending).tables):
+            return replace(
+                _told_of(read),
+                decision="bypass",
+                reason="dirty_transaction",
+                detail=f"the session would first flush its {type(pending).__name__}",
+                changed=(),
+                cause=None,
+                age=None,
+                expires_in=None,
+                rows=None,
+                load_seconds=None,
+            )
+    return None
+
+
+def _bypass(reason: BypassReason, detail: str) -> Explanation:
+    return Explanation("bypass", reason, detail, None, None, (), (), (), None, None, None, None, None)
 
 
 def _told_of(read: Any) -> Explanation:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import multiprocessing
+import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -26,6 +29,8 @@ from .tags import EVERYTHING
 from .write.dml import Change, RowChange
 
 __all__ = ["CacheManager"]
+
+logger = logging.getLogger("sqlacache")
 
 
 class CacheManager:
@@ -96,6 +101,12 @@ class CacheManager:
             events.add(binding)
             self._bindings.append(binding)
         self.observers.bound(self.settings.name, sorted(self._configured_tables()))
+        if _is_one_of_several_workers():
+            logger.warning(
+                "%s: mem:// belongs to this process alone, which looks like one of several workers: "
+                "they do not hear of each other's writes",
+                self.settings.name,
+            )
 
     async def _read_catalog(self, engine: AsyncEngine, binding: Binding) -> None:
         async with engine.connect() as connection:
@@ -272,6 +283,12 @@ def _row_of(binding: Binding, table: Any, key: Any) -> RowChange:
         if normalise is not None:
             row[column.name] = normalise(value)
     return RowChange(row, row)
+
+
+def _is_one_of_several_workers() -> bool:
+    """Tell whether something says that this process is one of several (uvicorn's or gunicorn's workers)."""
+    several = os.environ.get("WEB_CONCURRENCY", "").isdigit() and int(os.environ["WEB_CONCURRENCY"]) > 1
+    return several or multiprocessing.parent_process() is not None
 
 
 def _database_name(url: URL) -> str:

@@ -1,7 +1,7 @@
 """What is mapped: the tables and mappers of the process.
 
 SQLAlchemy's private surface of this concern: ``orm.mapper._all_registries`` (every declarative or imperative registry),
-tested on 1.4, 2.0 and 2.1 (``tests/test_models.py``).
+tested on 1.4, 2.0 and 2.1 (``tests/core/test_models.py``).
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ class Models:
     def __init__(self) -> None:
         self._mappers: dict[Table, list[Mapper[Any]]] = {}
         self._tables: dict[str, Table] = {}
-        self._seen = -1
+        self._seen: frozenset[Mapper[Any]] | None = None
 
     def refresh(self) -> None:
         """Look at every registry again."""
         configure_mappers()
         mappers: list[Mapper[Any]] = [mapper for registry in _all_registries() for mapper in registry.mappers]
-        if len(mappers) == self._seen:
+        seen = frozenset(mappers)
+        if seen == self._seen:
             return
-        self._seen = len(mappers)
+        self._seen = seen
         by_table: dict[Table, list[Mapper[Any]]] = {}
         tables: dict[str, Table] = {}
         for mapper in mappers:

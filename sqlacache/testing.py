@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 class Recorder(Observer):
     """Keeps every decision and invalidation, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: CacheManager | None = None) -> None:
+        self._cache = cache
         self.decisions: list[Decision] = []
         self.invalidations: list[Invalidation] = []
         self.drops: list[Drop] = []
@@ -66,11 +68,24 @@ class Recorder(Observer):
         if key is None:
             return found
         table = mapper.local_table
-        values = key if isinstance(key, (tuple, list)) else (key,)
-        named = dict(zip((column.name for column in table.primary_key.columns), values))
-        wanted = ",".join(_canonical(named[name]) for name in sorted(named))
-        tag = f"{table.fullname}:{wanted}"
-        return [decision for decision in found if decision.op == "get" and tag in decision.tags]
+        columns = list(table.primary_key.columns)
+        values = list(key) if isinstance(key, (tuple, list)) else [key]
+        if len(values) != len(columns):
+            raise ValueError(f"{model.__name__}: a primary key has {len(columns)} value(s), got {key!r}")
+        named = {column.name: self._texts(column, value) for column, value in zip(columns, values)}
+        wanted = {",".join(texts) for texts in zip(*(named[name] for name in sorted(named)))}
+        return [decision for decision in found if decision.op == "get" and wanted & _keys(decision, table)]
+
+    def _texts(self, column: Any, value: Any) -> list[str]:
+        """Return a key's value as tags have it, by each database that the cache is bound to."""
+        texts = [str(value)]
+        for binding in self._cache._bindings if self._cache is not None else ():
+            normalise = binding.canonical.of(column)
+            try:
+                texts.append(str(value) if normalise is None else normalise(value))
+            except ValueError:  # not a value of this column: no read can have had it as its key
+                texts.append(str(value))
+        return texts
 
     def assert_hit(self, model: type, key: Any = None) -> Decision:
         """Assert that the last read of ``model`` (and ``key``) was a hit; return its decision."""
@@ -104,12 +119,15 @@ class Recorder(Observer):
             if model is None
             else f"reads of {model.__name__}" + (f" {key!r}" if key is not None else "")
         )
-        assert found, f"no {called} seen; seen: {self.summary()}"
+        assert found, (
+            f"no {called} seen (an object that a session holds already is not read again); "
+            f"seen: {self.summary() or 'nothing at all'}"
+        )
         last = found[-1]
         wanted = kind + (f" ({reason})" if reason else "")
         got = last.decision + (f" ({last.reason})" if last.reason else "")
         assert last.decision == kind and reason in (None, last.reason), (
-            f"last of {called} was a {got}, not a {wanted}"
+            f"the last of {called} was a {got}, not a {wanted}; seen: {self.summary()}"
         )
         return last
 
@@ -122,14 +140,16 @@ class Recorder(Observer):
         )
 
 
-def _canonical(value: Any) -> str:
-    return str(value)
+def _keys(decision: Decision, table: Any) -> set[str]:
+    """Return the primary keys of ``table`` among a decision's tags: ``42`` of ``users:42`` and ``users(id,name):42``."""
+    pattern = re.compile(rf"{re.escape(table.fullname)}(?:\([^?]*\))?:(.*)", re.S)
+    return {found[1] for found in map(pattern.fullmatch, decision.tags) if found}
 
 
 @contextmanager
 def record(cache: CacheManager) -> Iterator[Recorder]:
     """Record what ``cache`` decides inside the block; the recorder stays usable after it."""
-    recorder = Recorder()
+    recorder = Recorder(cache)
     cache.add_observer(recorder)
     try:
         yield recorder

@@ -283,7 +283,7 @@ class WritePath:
     def replace(self, changes: Sequence[ChangeLike]) -> int:
         """Replace at once the stamps of something that already happened; return how many there were."""
         commit = Commit(self, changes)
-        commit.mark()
+        commit.mark(called=True)
         commit.settle(called=True)
         return sum(commit.replaced.values())
 
@@ -306,11 +306,12 @@ class Commit:
         self.marked = False
         self.marked_at = 0.0
 
-    def mark(self) -> None:
-        """Phase one. The registry of shapes may change under us: then look again."""
-        if not self.changes:
-            return
-        if self.binding.manager.mode == "off":
+    def mark(self, *, called: bool = False) -> None:
+        """Phase one. The registry of shapes may change under us: then look again.
+
+        A commit is not marked while the cache is off, but a call (``called``) is: switching on again is fenced by one.
+        """
+        if not self.changes or (self.binding.manager.mode == "off" and not called):
             return
         began = time.perf_counter()
         self._prepare()

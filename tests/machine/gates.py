@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
-from sqlalchemy import event
 from sqlalchemy.util import await_only
 
 
@@ -46,20 +46,28 @@ class Gate:
 
 
 @contextmanager
-def answered_select(engine: Any) -> Iterator[Gate]:
-    """Stop the first reader on ``engine`` when the database has answered and its session has not."""
+def answered(engine: Any, verb: str = "SELECT") -> Iterator[Gate]:
+    """Stop the first task whose SELECT (or other ``verb``) the database has answered and that does not know it yet.
+
+    At the driver, not in an event of the engine: SQLAlchemy iterates over an event's listeners meanwhile, and whoever
+    binds or unbinds a cache then would break the statement.
+    """
     gate = Gate()
+    cursor = _adapted(engine.sync_engine.dialect, "cursor")
+    original = cursor.execute
 
-    def answered(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        if statement.lstrip().startswith("SELECT"):
+    def execute(self: Any, operation: str, *args: Any, **kw: Any) -> Any:
+        result = original(self, operation, *args, **kw)
+        if operation.lstrip().startswith(verb):
             gate.stop_here()
+        return result
 
-    event.listen(engine.sync_engine, "after_cursor_execute", answered)
+    cursor.execute = execute
     try:
         yield gate
     finally:
         gate.open()
-        event.remove(engine.sync_engine, "after_cursor_execute", answered)
+        cursor.execute = original
 
 
 def _around(gate: Gate, commit: Callable[[], None], before: bool) -> None:
@@ -76,7 +84,7 @@ def at_commit(engine: Any, *, before: bool) -> Iterator[Gate]:
 
     The engine must have connected already.
     """
-    driver_connection: Any = _adapted(engine.sync_engine.dialect)
+    driver_connection = _adapted(engine.sync_engine.dialect, "connection")
     gate = Gate()
     original = driver_connection.commit
     driver_connection.commit = lambda self: _around(gate, lambda: original(self), before)
@@ -87,9 +95,7 @@ def at_commit(engine: Any, *, before: bool) -> Iterator[Gate]:
         driver_connection.commit = original
 
 
-def _adapted(dialect: Any) -> type:
-    """The class of connections that the dialect's asynchronous driver is adapted to."""
-    name = f"AsyncAdapt_{dialect.driver}_connection"
-    module = __import__(type(dialect).__module__, fromlist=[name])
-    found: type = getattr(module, name)
-    return found
+def _adapted(dialect: Any, what: str) -> Any:
+    """The class that the dialect's asynchronous driver's connections or cursors are adapted to."""
+    name = f"AsyncAdapt_{dialect.driver}_{what}"
+    return getattr(import_module(type(dialect).__module__), name)

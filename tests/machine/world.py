@@ -19,7 +19,7 @@ from sqlacache.decisions import Decision
 from sqlacache.observers import Observer
 from sqlacache.read.session import driver_in_transaction, held_connection
 
-from .gates import answered_select, at_commit
+from .gates import answered, at_commit
 from .programs import SLOTS, Program, Read, Step
 from .schema import WRITES_ALSO, Order, User, create, reset
 
@@ -255,7 +255,7 @@ class World:
 
     async def _do_race_select(self, slot: _Slot, read: Read) -> None:
         """1. A reader's SELECT is answered. 2. A writer commits. 3. The reader stores what it has."""
-        with answered_select(self.engine) as gate:
+        with answered(self.engine) as gate:
             slow = asyncio.create_task(self._ask(read))
             await gate.arrival(slow)
             try:
