@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 import weakref
@@ -25,7 +26,7 @@ from .write.catalog import Catalog, read_catalog
 from .write.commit import DialectHooks
 from .write.consequences import Consequences
 from .write.dml import Change
-from .write.ledger import Ledger, existing_ledger
+from .write.ledger import Ledger, existing_ledger, ledger_of
 from .write.path import WritePath
 from .write.rawsql import classify
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from .manager import CacheManager
 
 logger = logging.getLogger("sqlacache")
+
+_epochs = itertools.count(1)
 
 MAX_SHAPES = 64
 """Shapes of one table that reads may be narrowed to; further ones are widened."""
@@ -88,7 +91,9 @@ class Binding:
         self.reads = ReadPath(self)
         self.writes = WritePath(self)
         self._hooks = DialectHooks(engine.dialect, self.writes)
+        self.epoch = next(_epochs)
         self._listeners = (
+            ("checkout", self._checkout),
             ("before_cursor_execute", self._before_cursor_execute),
             ("after_cursor_execute", self._after_cursor_execute),
             ("after_execute", self._after_execute),
@@ -129,6 +134,9 @@ class Binding:
 
     # -- events of the engine ------------------------------------------------------------------------------------------
 
+    def _checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
+        ledger_of(record).epoch = self.epoch
+
     def _before_cursor_execute(
         self, conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
     ) -> None:
@@ -161,6 +169,8 @@ class Binding:
         if connection is None:
             return set()
         ledger = existing_ledger(connection)
+        if ledger is None or ledger.epoch != self.epoch:
+            return {EVERYTHING}  # checked out before the engine was bound: nobody saw what it wrote
         return ledger.tables() if ledger else set()
 
     def has_session_state(self, connection: Any) -> bool:

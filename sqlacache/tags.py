@@ -130,6 +130,8 @@ def touch(
     """
     touched: dict[str, TableTouch] = {}
     for change in changes:
+        if change.rows is not None and not change.rows:
+            continue  # no row was named: nothing is written
         entry = touched.get(change.table)
         if entry is None:
             entry = touched[change.table] = TableTouch(change.table, change.cause, statement=change.statement)

@@ -53,6 +53,7 @@ class Read:
         "started",
         "timeout",
         "verdict",
+        "waited",
         "why",
     )
 
@@ -69,6 +70,8 @@ class Read:
         self.held: Any = None
         self.options: Mapping[str, Any] = {}
         self.reason: BypassReason | None = None
+        self.waited = False
+        """Other tasks may have run since the read began."""
         self.why = ""
         self.verdict: Verdict | None = None
         self.stamps: Sequence[StampView | None] = ()
@@ -124,6 +127,9 @@ class Identifier:
         declared = tuple(options.get("sqlacache_depends_on") or ())
         plan = read.plan = self._plan(state, key.shape, tuple(sorted(given)), translate, declared)
         policy = plan.policy
+        if plan.bypass is not None and not plan.sources:
+            read.why = plan.notes
+            return plan.bypass
         if policy.off:
             return "opted_out"
         if plan.op not in policy.ops and not options.get("sqlacache_force"):
@@ -135,8 +141,8 @@ class Identifier:
         if reason is not None:
             return reason
         read.timeout = self.settings.seconds(options.get("sqlacache_timeout"), policy.timeout)
-        read.parameters = plan.parameters(key, given)
         try:
+            read.parameters = plan.parameters(key, given)
             processed = plan.processed(read.parameters)
             values = [processed[name] for name in plan.order]
             vary = self.settings.vary
@@ -148,8 +154,8 @@ class Identifier:
             read.why = str(error)
             return "unkeyable_params"
         except Exception as error:
-            # A value that its type refuses: the real query must raise what it raises, so it is asked.
-            read.why = f"{type(error).__name__} in a parameter's bind processing or in vary()"
+            # A parameter that is missing or that its type refuses: the real query raises what it raises.
+            read.why = f"{type(error).__name__} in a parameter or in vary()"
             return "unkeyable_params"
         read.dependencies = plan.dependencies_of(read.parameters)
         read.names = [EVERYTHING, *stamps_of(read.dependencies)]
@@ -202,7 +208,7 @@ class Identifier:
         if read.options.get("stream_results") or read.options.get("yield_per"):
             return "streaming"
         if not options.get("sqlacache_explain"):
-            flush_as_a_query_would(session, options.get("_sa_orm_load_options"))
+            read.waited = flush_as_a_query_would(session, options.get("_sa_orm_load_options"))
             if read.held is None:
                 read.held = held_connection(session, binding.engine.dialect)
         dirty = binding.dirty_tables(read.held)

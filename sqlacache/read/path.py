@@ -62,6 +62,7 @@ class ReadPath:
             if flight is None:
                 return self._miss(state, inherited, read, verdict)
             if not leads:
+                read.waited = True
                 entry = flight.wait()
                 if entry is not None:
                     return self._hit(state, bind, inherited, read, entry, "collapsed")
@@ -253,7 +254,10 @@ class ReadPath:
         observers = self.binding.observers
         if observers:
             observers.decided(self._decision(read, "bypass", read.reason))
-        if inherited is None and MARKER not in state.execution_options and read.reason != "rewritten":
+        # After a wait, None is no answer: SQLAlchemy would go on iterating over listeners that another task may
+        # have added to or removed from meanwhile.
+        plain = inherited is None and MARKER not in state.execution_options
+        if plain and read.reason != "rewritten" and not read.waited:
             return None
         return state.invoke_statement(
             execution_options={MARKER: None}, bind_arguments=_real_bind(inherited, state)

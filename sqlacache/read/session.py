@@ -32,10 +32,12 @@ def held_connection(session: Session, dialect: Dialect) -> Connection | None:
     return None
 
 
-def flush_as_a_query_would(session: Any, load_options: Any) -> None:
-    """Flush pending changes if the query about to run would do so."""
+def flush_as_a_query_would(session: Any, load_options: Any) -> bool:
+    """Flush pending changes if the query about to run would do so; tell whether there were any."""
     if getattr(load_options, "_autoflush", True) and not session._is_clean():
         session._autoflush()
+        return True
+    return False
 
 
 def refreshes(load_options: Any) -> bool:

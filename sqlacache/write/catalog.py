@@ -42,6 +42,8 @@ class Trigger:
     """Columns whose update fires it; ``None``: of any column."""
     sql: str
     """Its definition, as the database has it."""
+    writes: frozenset[str] | None = None
+    """Names of the tables that its source writes, in lower case; ``None`` when that cannot be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Cascade:
     """Columns of the parent table whose update causes it; ``None`` for its deletes."""
     by: tuple[tuple[str, str], ...] = ()
     """For a direct reference: (column of ``table``, column of the parent) that were equal before the write."""
+    action: str = ""
+    """For a direct reference: the action of the foreign key."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class Catalog:
     case: the most volatile of that name (PostgreSQL)."""
     inherits: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Parents, by table, whose reads return the table's rows, too: partitions and inheriting tables (PostgreSQL)."""
+    selects_from: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """What views read, by view: writing to a view that can be written by itself writes those (PostgreSQL)."""
     unreadable: tuple[str, ...] = ()
     """What could not be read, each with the reason; whatever it would have said is missing above."""
 
@@ -124,6 +130,7 @@ def read_catalog(connection: Connection, tables: Iterable[Table] = ()) -> Catalo
         replaces=frozenset(asked.replaces),
         functions=asked.functions,
         inherits={table: frozenset(parents) for table, parents in asked.inherits.items()},
+        selects_from={view: frozenset(tables) for view, tables in asked.selects_from.items()},
         unreadable=tuple(asked.unreadable),
     )
 
@@ -143,6 +150,7 @@ class Asked:
         self.replaces: set[str] = set()
         self.functions: dict[str, Volatility] = {}
         self.inherits: dict[str, set[str]] = {}
+        self.selects_from: dict[str, set[str]] = {}
         self.unreadable: list[str] = []
 
     def rows(self, what: str, sql: str, **parameters: Any) -> Iterator[Any]:
@@ -165,6 +173,11 @@ class Asked:
 
     def trigger(self, made: Trigger) -> None:
         self.triggers.setdefault(made.table, []).append(made)
+
+    def key(self, table: str) -> tuple[str, ...]:
+        """The primary key that the application gives a table; empty when it does not know it."""
+        known = self.tables.get(table)
+        return tuple(column.name for column in known.primary_key.columns) if known is not None else ()
 
     def mapped_type(self, table: str, column: str) -> Any:
         """The type that the application gives a column; ``None`` when it does not know it."""
@@ -207,13 +220,13 @@ def cascades(tables: Iterable[Table], found: Iterable[ForeignKey] = ()) -> Mappi
             for way in _follow(parent, frozenset({column}), referring, known):
                 caused.setdefault(("update", *way), set()).add(column)
         made[parent] = tuple(
-            Cascade(table, op, columns, on, frozenset(by_columns) if on == "update" else None, by)
-            for (on, table, op, columns, by), by_columns in caused.items()
+            Cascade(table, op, columns, on, frozenset(by_columns) if on == "update" else None, by, action)
+            for (on, table, op, columns, by, action), by_columns in caused.items()
         )
     return {parent: found_here for parent, found_here in made.items() if found_here}
 
 
-_Way = tuple[str, Literal["update", "delete"], "frozenset[str] | None", "tuple[tuple[str, str], ...]"]
+_Way = tuple[str, Literal["update", "delete"], "frozenset[str] | None", "tuple[tuple[str, str], ...]", str]
 
 
 def _follow(
@@ -237,7 +250,7 @@ def _follow(
             deletes = columns is None and action == "CASCADE"
             child = None if deletes else _with_dependents(key.table, key.columns, known)
             by = tuple(zip(key.columns, key.parent_columns)) if direct else ()
-            ways.setdefault((key.table, "delete" if deletes else "update", child, by))
+            ways.setdefault((key.table, "delete" if deletes else "update", child, by, action if direct else ""))
             if (key.table, child) not in seen:
                 seen.add((key.table, child))
                 pending.append((key.table, child, False))

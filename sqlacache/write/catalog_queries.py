@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import types as sqltypes
 
 from .catalog import TRIGGER_EVENTS, Asked, ForeignKey, Trigger, TriggerEvent, Volatility
+from .catalog_triggers import written_tables
 from .rawsql import Token, tokens_of
 
 # PostgreSQL
@@ -21,8 +23,10 @@ _PG_NAME = "n.nspname::text, c.relname::text, pg_catalog.pg_table_is_visible(c.o
 _PG_TRIGGERS = f"""
     SELECT {_PG_NAME}, t.tgname::text, t.tgtype::int, pg_catalog.pg_get_triggerdef(t.oid),
         ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-              WHERE a.attrelid = c.oid AND a.attnum = ANY (t.tgattr))
+              WHERE a.attrelid = c.oid AND a.attnum = ANY (t.tgattr)),
+        CASE WHEN l.lanname IN ('plpgsql', 'sql') THEN f.prosrc END
     {_PG_TABLES} JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid
+    JOIN pg_catalog.pg_proc f ON f.oid = t.tgfoid JOIN pg_catalog.pg_language l ON l.oid = f.prolang
     WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND {_PG_OURS}
     ORDER BY 1, 2, 4
 """
@@ -41,6 +45,14 @@ _PG_INHERITS = f"""
     {_PG_TABLES} JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
     JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
     WHERE c.relkind IN ('r', 'p', 'f') AND {_PG_OURS}
+"""
+_PG_VIEWS = f"""
+    SELECT DISTINCT {_PG_NAME}, bn.nspname::text, b.relname::text, pg_catalog.pg_table_is_visible(b.oid)
+    {_PG_TABLES} JOIN pg_catalog.pg_rewrite r ON r.ev_class = c.oid
+    JOIN pg_catalog.pg_depend d ON d.objid = r.oid AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+    JOIN pg_catalog.pg_class b ON b.oid = d.refobjid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+    JOIN pg_catalog.pg_namespace bn ON bn.oid = b.relnamespace
+    WHERE c.relkind = 'v' AND b.oid <> c.oid AND b.relkind IN ('r', 'p', 'v', 'f') AND {_PG_OURS}
 """
 _PG_FOREIGN_KEYS = f"""
     SELECT {_PG_NAME}, pn.nspname::text, p.relname::text, pg_catalog.pg_table_is_visible(p.oid),
@@ -76,25 +88,35 @@ _PG_RULE_EVENTS: dict[str, TriggerEvent] = {"2": "update", "3": "insert", "4": "
 
 
 def _postgresql(asked: Asked) -> None:
-    for schema, table, visible, name, bits, sql, columns in asked.rows("triggers", _PG_TRIGGERS):
-        timing = "instead" if bits & 64 else "before" if bits & 2 else "after"
-        events = frozenset(event for bit, event in _PG_TRIGGER_BITS.items() if bits & bit)
-        of = frozenset(columns) if columns and events == {"update"} else None
-        asked.trigger(Trigger(name, asked.name(schema, table, visible), "trigger", timing, events, of, sql))
-    for schema, table, visible, name, event, instead, sql in asked.rows("rules", _PG_RULES):
-        on = frozenset({_PG_RULE_EVENTS[event]}) if event in _PG_RULE_EVENTS else TRIGGER_EVENTS
-        timing = "instead" if instead else "after"
-        asked.trigger(Trigger(name, asked.name(schema, table, visible), "rule", timing, on, None, sql))
-    for schema, table, visible, kind, secured in asked.rows("views and row security", _PG_RELATIONS):
-        if kind in ("v", "m", "f"):
-            asked.views.add(asked.name(schema, table, visible))
-        if secured:
-            asked.row_security.add(asked.name(schema, table, visible))
     for schema, function, visible, volatility in asked.rows(
         "functions", _PG_FUNCTIONS
     ):  # the most volatile last
         for name in (f"{schema}.{function}", function) if visible else (f"{schema}.{function}",):
             asked.functions[name.lower()] = _PG_VOLATILITIES[volatility]
+    harmless = {name for name, volatility in asked.functions.items() if volatility != "volatile"}
+    for schema, table, visible, name, bits, sql, columns, source in asked.rows("triggers", _PG_TRIGGERS):
+        timing = "instead" if bits & 64 else "before" if bits & 2 else "after"
+        events = frozenset(event for bit, event in _PG_TRIGGER_BITS.items() if bits & bit)
+        of = frozenset(columns) if columns and events == {"update"} else None
+        on = asked.name(schema, table, visible)
+        writes = None
+        if source is not None:
+            writes = written_tables(source, "postgresql", on, asked.key(on), harmless)
+        asked.trigger(Trigger(name, on, "trigger", timing, events, of, sql, writes))
+    for schema, table, visible, name, event, instead, sql in asked.rows("rules", _PG_RULES):
+        events = frozenset({_PG_RULE_EVENTS[event]}) if event in _PG_RULE_EVENTS else TRIGGER_EVENTS
+        timing = "instead" if instead else "after"
+        on = asked.name(schema, table, visible)
+        action = re.split(r"\bDO\b", sql, maxsplit=1)  # pg_get_ruledef writes keywords in upper case
+        writes = written_tables(action[-1], "postgresql", on, (), harmless) if len(action) == 2 else None
+        asked.trigger(Trigger(name, on, "rule", timing, events, None, sql, writes))
+    for schema, table, visible, kind, secured in asked.rows("views and row security", _PG_RELATIONS):
+        if kind in ("v", "m", "f"):
+            asked.views.add(asked.name(schema, table, visible))
+        if secured:
+            asked.row_security.add(asked.name(schema, table, visible))
+    for schema, view, visible, *source in asked.rows("views' sources", _PG_VIEWS):
+        asked.selects_from.setdefault(asked.name(schema, view, visible), set()).add(asked.name(*source))
     for schema, table, visible, *parent in asked.rows("inheritance and partitions", _PG_INHERITS):
         asked.inherits.setdefault(asked.name(schema, table, visible), set()).add(asked.name(*parent))
     for row in asked.rows("foreign keys", _PG_FOREIGN_KEYS):
@@ -168,7 +190,7 @@ def _sqlite_schema(asked: Asked, schema: str) -> None:
     definitions: dict[str, str] = {}
     for kind, name, table, sql in asked.rows("tables and triggers", _LITE_MASTER.format(schema=quoted)):
         if kind == "trigger":
-            asked.trigger(_sqlite_trigger(name, named(table), sql))
+            asked.trigger(_sqlite_trigger(name, named(table), sql, asked.key(named(table))))
         elif kind == "view":
             asked.views.add(named(name))
         elif kind == "table":
@@ -268,8 +290,10 @@ def _affinity(declared: str) -> str:
     return "REAL" if any(part in upper for part in ("REAL", "FLOA", "DOUB")) else "NUMERIC"
 
 
-def _sqlite_trigger(name: str, table: str, sql: str) -> Trigger:
+def _sqlite_trigger(name: str, table: str, sql: str, key: tuple[str, ...]) -> Trigger:
     words = [token.text.lower() for token in tokens_of(sql, "sqlite") or ()]
+    begin = re.search(r"\bbegin\b", sql, re.IGNORECASE)
+    writes = written_tables(sql[begin.end() :], "sqlite", table, key) if begin is not None else None
     head = words[: words.index("on")] if "on" in words else []
     of: frozenset[str] | None = None
     for event in ("insert", "update", "delete"):
@@ -279,8 +303,8 @@ def _sqlite_trigger(name: str, table: str, sql: str) -> Trigger:
         timing = {"before": "before", "of": "instead"}.get(head[place - 1], "after")
         if event == "update" and head[place + 1 : place + 2] == ["of"]:
             of = frozenset(word for word in head[place + 2 :] if word != ",")
-        return Trigger(name, table, "trigger", timing, frozenset({event}), of, sql)
-    return Trigger(name, table, "trigger", "", TRIGGER_EVENTS, None, sql)
+        return Trigger(name, table, "trigger", timing, frozenset({event}), of, sql, writes)
+    return Trigger(name, table, "trigger", "", TRIGGER_EVENTS, None, sql, writes)
 
 
 # MySQL and MariaDB
@@ -311,7 +335,8 @@ def _mysql(asked: Asked) -> None:
         return asked.name(asked.connection.dialect.default_schema_name, table, True)
 
     for table, name, timing, event, sql in asked.rows("triggers", _MY_TRIGGERS):
-        asked.trigger(Trigger(name, named(table), "trigger", timing, frozenset({event}), None, sql))
+        writes = written_tables(sql, "mysql", named(table), asked.key(named(table)))
+        asked.trigger(Trigger(name, named(table), "trigger", timing, frozenset({event}), None, sql, writes))
     asked.views.update(named(table) for (table,) in asked.rows("views", _MY_VIEWS))
     for table, column in asked.rows("generated columns", _MY_GENERATED):
         asked.generated.setdefault(named(table), set()).add(column)

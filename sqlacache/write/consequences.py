@@ -1,4 +1,4 @@
-"""What the database does by itself when a table is written: cascades, triggers, generated columns, partitions.
+"""What the database does by itself when a table is written: cascades, triggers, generated columns, partitions, views.
 
 :meth:`Consequences.of` turns the changes of a statement into those of everything that follows from it. Where it is not
 known what follows, the wider change is chosen:
@@ -6,18 +6,18 @@ known what follows, the wider change is chosen:
 * a table with a trigger loses column and condition precision: its rows keep their primary key only, since the
   trigger may set any other column of them;
 * what a trigger writes elsewhere is what ``writes_also`` declares; else what its source names, when that can be read
-  (SQLite has it, PostgreSQL for functions that run no dynamic SQL); else anything, and a warning names the trigger.
+  (:mod:`.catalog_triggers`); else anything, and a warning names the trigger.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from sqlalchemy.schema import Table
 
+from ..canonical import NULL
 from ..decisions import EvictionCause
 from ..tags import EVERYTHING
 from .catalog import Cascade, Catalog, Trigger, cascades
@@ -25,10 +25,10 @@ from .dml import Change, RowChange
 
 logger = logging.getLogger("sqlacache")
 
+_OF_ANY_KIND = frozenset({"trigger", "touched", "explicit"})
+"""Causes of changes that say ``update`` and may be inserts and deletes as well."""
 MAX_ROWS = 100
 """Rows of a parent up to which the children of each are touched by condition; with more, all children are."""
-_DYNAMIC = re.compile(r"\b(execute|perform|call|dblink|select\s+[\w.\"]+\s*\()", re.IGNORECASE)
-_WRITES = re.compile(r"\b(insert|update|delete|merge|truncate|copy)\b", re.IGNORECASE)
 
 
 class Consequences:
@@ -46,10 +46,16 @@ class Consequences:
         self._writes_also = writes_also
         self._key_of = key_of
         self._cascades: Mapping[str, tuple[Cascade, ...]] = cascades(tables.values(), catalog.foreign_keys)
-        self._children: dict[str, set[str]] = {}
+        children: dict[str, set[str]] = {}
         for child, parents in catalog.inherits.items():
             for parent in parents:
-                self._children.setdefault(parent, set()).add(child)
+                children.setdefault(parent, set()).add(child)
+        interesting = {*tables, *catalog.triggers, *catalog.replaces, *writes_also}
+        self._relatives: dict[str, tuple[str, ...]] = {}
+        """By table, those above and below it that hold its rows or whose rows it holds."""
+        for table in {*children, *catalog.inherits}:
+            related = _reached(table, catalog.inherits) | _reached(table, children)
+            self._relatives[table] = tuple(sorted(related & interesting))
         self._written: dict[str, tuple[str, ...]] = {}
         for table, triggers in catalog.triggers.items():
             self._written[table] = tuple(
@@ -61,26 +67,20 @@ class Consequences:
     def __bool__(self) -> bool:
         catalog = self._catalog
         return bool(
-            self._cascades or self._written or catalog.generated or catalog.replaces or catalog.inherits
+            self._cascades
+            or self._written
+            or catalog.generated
+            or catalog.replaces
+            or catalog.inherits
+            or catalog.selects_from
         )
 
     def _by(self, trigger: Trigger) -> tuple[str, ...]:
         """Return the tables that a trigger writes; :data:`EVERYTHING` if that cannot be told."""
         if trigger.table in self._writes_also:
             return ()
-        source = trigger.sql
-        header = source.lower().find("begin")
-        body = source[header:] if header >= 0 else source
-        if header >= 0 and not _DYNAMIC.search(body):
-            if not _WRITES.search(body):
-                return ()
-            named = {
-                name
-                for name in self._tables
-                if re.search(rf"\b{re.escape(name.split('.')[-1])}\b", body, re.I)
-            }
-            if named:
-                return tuple(sorted(named))
+        if trigger.writes is not None:
+            return tuple(dict.fromkeys(name for named in sorted(trigger.writes) for name in self._called(named)))
         logger.warning(
             "trigger %r on %s may write anything: every commit that fires it evicts everything; "
             "declare what it writes with writes_also={%r: [...]}",
@@ -90,6 +90,20 @@ class Consequences:
         )
         return (EVERYTHING,)
 
+    def _called(self, named: str) -> Iterable[str]:
+        """Return every relation known that a name in a source may stand for: which schema it finds is not known."""
+        catalog = self._catalog
+        known = {
+            *self._tables,
+            *catalog.triggers,
+            *catalog.selects_from,
+            *catalog.inherits,
+            *self._relatives,
+            *self._cascades,
+        }
+        name = named.rpartition(".")[2]
+        return sorted(table for table in known if table.rpartition(".")[2].lower() == name)
+
     def of(self, changes: Iterable[Change]) -> list[Change]:
         """Return ``changes`` as the database carries them out, with everything that follows from them."""
         done: list[Change] = []
@@ -98,7 +112,12 @@ class Consequences:
         while pending:
             change = self._itself(pending.pop(0))
             done.append(change)
-            for more in self._others(change):
+            following = list(self._others(change))
+            for name in self._relatives.get(change.table, ()):
+                relative = self._itself(_any_row(change, name))
+                done.append(relative)
+                following += self._others(relative)
+            for more in following:
                 what = (more.table, more.op, more.columns, more.cause)
                 if more.where is not None:
                     done.append(self._itself(more))
@@ -130,25 +149,27 @@ class Consequences:
 
     def _fires(self, change: Change) -> bool:
         triggers = self._catalog.triggers.get(change.table, ())
-        if change.table in self._writes_also and not triggers:
-            return True
-        for trigger in triggers:
-            fires = change.op in trigger.events or (change.op == "insert" and "update" in trigger.events)
-            if fires and (
-                trigger.columns is None or change.columns is None or trigger.columns & change.columns
-            ):
-                return True
-        return False
+        if not triggers:
+            return True  # declared, without the catalog knowing why
+        ops: set[str] = {change.op}
+        if change.op == "insert":
+            ops |= _does(change)
+        if change.cause in _OF_ANY_KIND or change.table in self._relatives:  # a row may move to another partition
+            ops = {"insert", "update", "delete"}
+        return any(
+            not ops.isdisjoint(trigger.events)
+            and (trigger.columns is None or change.columns is None or bool(trigger.columns & change.columns))
+            for trigger in triggers
+        )
 
     def _others(self, change: Change) -> Iterable[Change]:
         table = change.table
         if table in self._written and self._fires(change):
             for name in self._written[table]:
                 yield Change(name, "update", None, None, "trigger", f"trigger on {table}")
-        for other in (*self._catalog.inherits.get(table, ()), *self._children.get(table, ())):
-            if other in self._tables:
-                yield replace(change, table=other, rows=None, where=None, after=None, unkeyed=0, columns=None)
-        called = change.cause in ("touched", "explicit")
+        for name in self._catalog.selects_from.get(table, ()):
+            yield Change(name, change.op, None, None, change.cause, change.statement)
+        called = change.cause in _OF_ANY_KIND
         for cascade in self._cascades.get(table, ()):
             if not called and cascade.on not in _does(change):
                 continue
@@ -164,15 +185,40 @@ class Consequences:
         if not cascade.by or rows is None or len(rows) > MAX_ROWS:
             yield made
             return
-        conditions = []
+        found = []
         for row in rows:
             known = row.old or {}
             if any(parent not in known for _, parent in cascade.by):
                 yield made
                 return
-            conditions.append({child: known[parent] for child, parent in cascade.by})
-        for where in conditions:
-            yield replace(made, where=where, after={} if cascade.op == "update" else None)
+            where = {child: known[parent] for child, parent in cascade.by}
+            found.append(replace(made, where=where, after=_after(cascade, row)))
+        yield from found
+
+
+def _reached(table: str, steps: Mapping[str, Iterable[str]]) -> set[str]:
+    found: set[str] = set()
+    pending = [table]
+    while pending:
+        new = set(steps.get(pending.pop(), ())) - found
+        found |= new
+        pending += new
+    return found
+
+
+def _any_row(change: Change, table: str) -> Change:
+    return replace(change, table=table, rows=None, where=None, after=None, unkeyed=0, columns=None)
+
+
+def _after(cascade: Cascade, row: RowChange) -> Mapping[str, str] | None:
+    """Return what is known of the rows referring to ``row`` once its change was passed on."""
+    if cascade.op == "delete":
+        return None
+    if cascade.action == "SET NULL":
+        return {child: NULL for child, _ in cascade.by}
+    if cascade.action == "CASCADE" and row.new is not None:
+        return {child: row.new[parent] for child, parent in cascade.by if parent in row.new}
+    return {}
 
 
 def _does(change: Change) -> frozenset[str]:

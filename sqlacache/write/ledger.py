@@ -58,6 +58,8 @@ class Ledger:
     """The statement about to run is a COMMIT in text."""
     unkeyed: set[str] = field(default_factory=set)
     """Tables into which rows went whose primary key was not known beforehand."""
+    epoch: int = 0
+    """The binding that has seen everything of the open transaction."""
     last_context: Any = None
     """The execution context last accounted for: batches of one statement share it."""
 

@@ -177,8 +177,10 @@ class WritePath:
             return
         keys = [column.name for column in table.primary_key.columns]
         rows = getattr(context, "inserted_primary_key_rows", None) or ()
-        if context.compiled.returning or len(context.compiled_parameters) != len(rows):
+        if context.compiled.statement._multi_values or len(context.compiled_parameters) != len(rows):
             return
+        if any(value is None for row in rows for value in row):
+            return  # the database made them and nobody asked
         for row, parameters in zip(rows, context.compiled_parameters):
             known = {
                 column.name: parameters[column.key] for column in table.columns if column.key in parameters
@@ -231,11 +233,13 @@ class WritePath:
 
     def commit(self, pooled: Any, execute: Callable[[], None]) -> None:
         """Carry out a COMMIT with both phases around it. ``pooled`` is what the pool handed out."""
-        ledger = existing_ledger(pooled)
-        if ledger is None or not ledger.changes:
+        ledger = ledger_of(pooled)
+        if ledger.epoch != self.binding.epoch:
+            # Checked out before the engine was bound: nobody saw what it wrote.
+            ledger.add([Change(EVERYTHING, "update", None, None, "raw_write", "a transaction begun before bind()")])
+        if not ledger.changes:
             execute()
-            if ledger is not None:
-                self._clear(ledger)
+            self._clear(ledger)
             return
         commit = self._begin(ledger)
         try:
@@ -255,6 +259,7 @@ class WritePath:
     def _clear(self, ledger: Ledger) -> None:
         """Forget what the transaction wrote: it has ended."""
         ledger.clear()
+        ledger.epoch = self.binding.epoch
         self.binding.dirty.discard(ledger)
 
     def _begin(self, ledger: Ledger) -> Commit:

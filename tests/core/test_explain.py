@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import bindparam, delete, event, func, insert, select, text, update
 from sqlalchemy.orm import joinedload
 
 from sqlacache import configure
+from sqlacache.decisions import BYPASS_REASONS
+from sqlacache.explain import _BYPASSES
 from tests.support import writes
 from tests.support.gates import before_commit
 from tests.support.models import AuditLog, Manager, Order, Stock, User
@@ -97,6 +99,7 @@ async def test_a_miss_because_a_whole_table_was_written(reader: Reader) -> None:
         (lambda cache: cache.invalidate(User), "explicit"),
         (lambda cache: cache.touched("users", columns={"plan"}), "touched"),
     ],
+    ids=["rows", "model", "touched"],
 )
 async def test_a_miss_because_of_a_call(
     call: Callable[[Any], Awaitable[Any]], cause: str, reader: Reader
@@ -121,7 +124,6 @@ def store_of(reader: Reader) -> Any:
 
 
 async def test_a_miss_because_the_entry_expired(reader: Reader) -> None:
-    warmed = await reader.hit_after_warming(get(User, 1)) if False else None
     await reader.warm(get(User, 1))
     key = (await got(reader, User, 1)).key
     store_of(reader).with_expiry(key, 1.0)
@@ -130,7 +132,6 @@ async def test_a_miss_because_the_entry_expired(reader: Reader) -> None:
         assert (answer.decision, answer.reason) == ("miss", "expired")
     assert "the entry's time is over" in str(answer)
     assert (await reader.ask(get(User, 1))).misses[0].reason == "expired"
-    assert warmed is None
 
 
 async def test_a_miss_because_the_entry_had_to_make_room(reader: Reader) -> None:
@@ -221,8 +222,6 @@ async def test_a_session_of_an_engine_that_is_not_bound_is_told_so_and_nothing_i
     reader: Reader,
 ) -> None:
     statements: list[str] = []
-    from sqlalchemy import event
-
     engine = reader.database.truth_engine.sync_engine
     event.listen(engine, "before_cursor_execute", lambda c, k, statement, *rest: statements.append(statement))
     async with reader.database.truth_sessions() as session:
@@ -239,7 +238,7 @@ async def test_a_session_of_an_engine_that_is_not_bound_is_told_so_and_nothing_i
 async def test_a_transaction_that_wrote_is_told_to_bypass(reader: Reader) -> None:
     await reader.warm(get(User, 1), get(Order, 1))
     async with reader.database.sessions() as session:
-        (await session.get(User, 2)).plan = "pro"
+        (await session.get(User, 2)).plan = "gold"
         await session.flush()
         assert (await reader.cache.explain_get(session, User, 1)).reason == "dirty_transaction"
         assert (await reader.cache.explain_get(session, Order, 1)).decision == "hit"
@@ -318,8 +317,6 @@ async def test_a_get_that_the_session_would_answer_itself_is_explained_as_if_it_
 
 
 async def test_parameters_are_taken_as_execute_takes_them(reader: Reader) -> None:
-    from sqlalchemy import bindparam
-
     statement = select(User.name).where(User.id == bindparam("key"))
     async with reader.database.sessions() as session:
         await session.execute(statement, {"key": 1})
@@ -338,7 +335,4 @@ async def test_an_explanation_is_plain_data_for_machines(reader: Reader) -> None
 
 
 async def test_every_bypass_reason_has_words() -> None:
-    from sqlacache.decisions import BYPASS_REASONS
-    from sqlacache.explain import _BYPASSES
-
     assert set(_BYPASSES) == set(BYPASS_REASONS)

@@ -26,9 +26,7 @@ class City(Base):
 
     id = Column(Integer, primary_key=True)
     name = Column(String(20), nullable=False)
-    region_code = Column(
-        ForeignKey("regions.code", ondelete="CASCADE", onupdate="CASCADE"), nullable=False
-    )
+    region_code = Column(ForeignKey("regions.code", ondelete="CASCADE", onupdate="CASCADE"), nullable=False)
 
     region = relationship("Region", back_populates="cities")
     streets = relationship("Street", back_populates="city", passive_deletes=True)

@@ -66,7 +66,11 @@ async def create(database: Database, base: Any, *rows: tuple[Any, list[dict[str,
 async def with_engine(database: Database, url: str | None = None, **options: Any) -> AsyncIterator[Database]:
     """The same database through another engine, made with ``options``."""
     other = Database(url or database.url)
-    pool = {} if "poolclass" in options else {"poolclass": AsyncAdaptedQueuePool, "pool_size": 5, "max_overflow": 0}
+    pool = (
+        {}
+        if "poolclass" in options
+        else {"poolclass": AsyncAdaptedQueuePool, "pool_size": 5, "max_overflow": 0}
+    )
     other.engine = create_async_engine(url or database.url, **{**pool, **options})
     other.sessions = make_sessions(other.engine)
     try:

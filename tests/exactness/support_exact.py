@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import inspect
@@ -14,7 +16,9 @@ from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.state import InstanceState
 
-from tests.support.reading import Read
+from sqlacache import configure
+from tests.support.databases import Database
+from tests.support.reading import UNCACHED, Read, Reader
 
 from .support_schema import Furnish, FurnishedPostgres, FurnishedSQLite
 
@@ -73,6 +77,19 @@ def _instance_state(value: Any) -> InstanceState[Any] | None:
     except NoInspectionAvailable:
         return None
     return state if isinstance(state, InstanceState) else None
+
+
+@asynccontextmanager
+async def bound(database: Database, **options: Any) -> AsyncIterator[Reader]:
+    """A reader of ``database`` through a cache configured as the tests' usual one is, but for ``options``."""
+    if UNCACHED:
+        yield Reader(database, None)
+        return
+    given = {"backend": "mem://", "models": {"*": {"timeout": 3600}}, "telemetry": None, **options}
+    manager = configure(name=f"test-{uuid4().hex[:8]}", **given)
+    await manager.bind(database.engine)
+    yield Reader(database, manager)
+    await manager.disconnect()
 
 
 def furnished(furnish: Furnish) -> tuple[Any, Any]:

@@ -108,9 +108,7 @@ class Shelf(Base):
     label = Column(String(20), nullable=False)
     favourite_id = Column(ForeignKey("odd_books.id", name="shelf_favourite"))
 
-    books = relationship(
-        "Book", foreign_keys="Book.shelf_id", back_populates="shelf", order_by="Book.id"
-    )
+    books = relationship("Book", foreign_keys="Book.shelf_id", back_populates="shelf", order_by="Book.id")
     favourite = relationship("Book", foreign_keys=favourite_id, post_update=True)
 
 
@@ -234,7 +232,9 @@ def fill(connection: Connection, metadata: MetaData, rows: dict[Any, list[dict[s
 def furnish(connection: Connection) -> None:
     """Everything of this module."""
     fill(connection, Base.metadata, ROWS)
-    connection.exec_driver_sql("CREATE VIEW odd_old_books AS SELECT id, title FROM odd_books WHERE year < 1950")
+    connection.exec_driver_sql(
+        "CREATE VIEW odd_old_books AS SELECT id, title FROM odd_books WHERE year < 1950"
+    )
     for statement in _TRIGGERS[connection.dialect.name]:
         connection.exec_driver_sql(statement)
 

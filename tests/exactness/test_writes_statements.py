@@ -27,7 +27,9 @@ tags, users, stock = Tag.__table__, User.__table__, Stock.__table__
 
 
 def in_stock(warehouse: str) -> Any:
-    return rows(lambda: select(Stock.sku, Stock.quantity).where(Stock.warehouse == warehouse).order_by(Stock.sku))
+    return rows(
+        lambda: select(Stock.sku, Stock.quantity).where(Stock.warehouse == warehouse).order_by(Stock.sku)
+    )
 
 
 def returns(database: Database, statement: Any) -> Any:
@@ -56,6 +58,12 @@ RETURNING = [
         "insert_that_returns_rows",
         tag_names,
         execute(lambda db: returns(db, tags.insert().values(name="new"))),
+        TEAMS,
+    ),
+    Situation(
+        "insert_of_a_known_key_that_returns_rows",
+        tag_names,
+        execute(lambda db: returns(db, tags.insert().values(id=100, name="new"))),
         get(Tag, 1),
     ),
     Situation(
@@ -89,10 +97,14 @@ MANY = [
     Situation(
         "many_deletes_by_key",
         tag_names,
-        execute_on_connection(lambda _: tags.delete().where(tags.c.id == bindparam("key")), [{"key": 3}, {"key": 9}]),
+        execute_on_connection(
+            lambda _: tags.delete().where(tags.c.id == bindparam("key")), [{"key": 3}, {"key": 9}]
+        ),
         get(Tag, 1),
     ),
-    Situation("many_inserts", get(Tag, 101), execute_on_connection(lambda _: tags.insert(), _TAGS), get(Tag, 1)),
+    Situation(
+        "many_inserts", get(Tag, 101), execute_on_connection(lambda _: tags.insert(), _TAGS), get(Tag, 1)
+    ),
     Situation(
         "many_inserts_whose_keys_the_database_makes",
         tag_names,
@@ -189,11 +201,19 @@ def many_upserts(database: Database) -> Any:
 
 
 UPSERTS = [
-    Situation("upsert_sets_what_was_excluded", in_stock("north"), execute(update_excluded), in_stock("south")),
-    Situation("upsert_inserts_what_was_not_there", in_stock("west"), execute(update_excluded), in_stock("south")),
+    Situation(
+        "upsert_sets_what_was_excluded", in_stock("north"), execute(update_excluded), in_stock("south")
+    ),
+    Situation(
+        "upsert_inserts_what_was_not_there", in_stock("west"), execute(update_excluded), in_stock("south")
+    ),
     Situation("upsert_with_a_condition", get(Tag, 1), execute(update_where), get(Tag, 2), BY_KEY),
-    Situation("upsert_that_moves_the_primary_key_is_seen_of_the_old", get(Tag, 3), execute(moves_the_key), TEAMS),
-    Situation("upsert_that_moves_the_primary_key_is_seen_of_the_new", get(Tag, 100), execute(moves_the_key), TEAMS),
+    Situation(
+        "upsert_that_moves_the_primary_key_is_seen_of_the_old", get(Tag, 3), execute(moves_the_key), TEAMS
+    ),
+    Situation(
+        "upsert_that_moves_the_primary_key_is_seen_of_the_new", get(Tag, 100), execute(moves_the_key), TEAMS
+    ),
     Situation(
         "upserts_of_many_parameters",
         get(Tag, 1),
@@ -208,6 +228,7 @@ UPSERTS = [
         TEAMS,
     ),
 ]
+
 
 def merged(session: Session) -> None:
     session.merge(Tag(id=1, name="gold"))
@@ -248,7 +269,9 @@ async def test_a_merge(situation: Situation, reader: Reader) -> None:
     await check(situation, reader)
 
 
-async def test_an_upsert_that_overwrites_a_row_by_another_unique_column_is_seen_of_that_row(reader: Reader) -> None:
+async def test_an_upsert_that_overwrites_a_row_by_another_unique_column_is_seen_of_that_row(
+    reader: Reader,
+) -> None:
     """The row written is not the one that the parameters name."""
 
     def by_name(database: Database) -> Any:
@@ -366,7 +389,9 @@ async def test_a_writing_function_made_after_bind(database: Database, bind: Bind
 
 
 @ON_POSTGRESQL
-async def test_a_function_that_is_declared_to_write_nothing_evicts_nothing(database: Database, bind: Bind) -> None:
+async def test_a_function_that_is_declared_to_write_nothing_evicts_nothing(
+    database: Database, bind: Bind
+) -> None:
     await prepare(
         database,
         "CREATE FUNCTION twice(given integer) RETURNS integer LANGUAGE sql AS 'SELECT given * 2'",
@@ -419,7 +444,9 @@ async def test_rows_written_inside_a_select_by_a_cte(reader: Reader) -> None:
     await reader.hit(TEAMS)
 
 
-async def test_thousands_of_rows_in_one_commit_are_one_bump_of_the_table(reader: Reader, cached: None) -> None:
+async def test_thousands_of_rows_in_one_commit_are_one_bump_of_the_table(
+    reader: Reader, cached: None
+) -> None:
     await reader.warm(names, get(User, 1), EMAILS, TEAMS, get(Tag, 1))
     with reader.watch() as seen:
         async with reader.database.transaction() as session:

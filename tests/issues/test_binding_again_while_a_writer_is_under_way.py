@@ -11,8 +11,8 @@ A writer at its COMMIT:
 A session that wrote while nothing was bound:
 
 1. ``disconnect()``. A session updates a row and flushes; nobody notes it.
-2. ``bind()``. A read of that session may be answered from the cache, without its own write; or it loads, and stores rows
-   that are not committed, for everybody.
+2. ``bind()``. A read of that session may be answered from the cache, without its own write; or it loads, and stores
+   rows that are not committed, for everybody.
 3. Another reader stores the value before the write. The session commits; its ledger is empty: nothing is evicted.
 """
 

@@ -2,8 +2,8 @@
 
 1. ``session.get(User, 50)`` finds nothing, and that is cached.
 2. ``insert(users).values([{...}])`` (several rows in one VALUES; here one) leaves the key to the database.
-3. SQLAlchemy's ``inserted_primary_key_rows`` has ``(None,)`` for such a statement. It was noted as a row that became known,
-   with the key NULL, so the row whose key was not known was dropped from what the commit touches.
+3. SQLAlchemy's ``inserted_primary_key_rows`` has ``(None,)`` for such a statement. It was noted as a row that became
+   known, with the key NULL, so the row whose key was not known was dropped from what the commit touches.
 4. The database made the key 50; the next ``get`` was still answered with nothing.
 """
 
@@ -28,7 +28,9 @@ def _named(key: int) -> Read:
     return scalar(lambda: select(func.count()).select_from(Tag).where(Tag.id == key))
 
 
-@pytest.mark.parametrize("values", [[{"name": "one"}], [{"name": "one"}, {"name": "two"}], {"name": "one"}], ids=str)
+@pytest.mark.parametrize(
+    "values", [[{"name": "one"}], [{"name": "one"}, {"name": "two"}], {"name": "one"}], ids=str
+)
 async def test_rows_inserted_with_keys_of_the_database_are_found(values: Any, reader: Reader) -> None:
     reads = [*(get(Tag, key) for key in ABSENT), *(_named(key) for key in ABSENT), all_tags]
     await reader.warm(*reads, tag_1)

@@ -1,10 +1,10 @@
 """A session that flushed for a read failed when the cache was unbound meanwhile.
 
-1. A session with a new object executes a read. In ``do_orm_execute`` the cache flushes, as the query would: the INSERT is
-   sent, and the session waits for the driver.
+1. A session with a new object executes a read. In ``do_orm_execute`` the cache flushes, as the query would: the INSERT
+   is sent, and the session waits for the driver.
 2. ``disconnect()`` of the last binding takes the cache's ``do_orm_execute`` listener away.
-3. The session goes on; its read depends on what it wrote, so that the cache leaves it to SQLAlchemy, which takes the next
-   of the listeners that it is iterating over: "deque mutated during iteration".
+3. The session goes on; its read depends on what it wrote, so that the cache leaves it to SQLAlchemy, which takes the
+   next of the listeners that it is iterating over: "deque mutated during iteration".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One generator of programs for two sources of choices: hypothesis, which shrinks, and a seeded ``random``, which is fast."""
+"""One generator of programs, two sources of choices: hypothesis, which shrinks, and a seeded ``random``."""
 
 from __future__ import annotations
 

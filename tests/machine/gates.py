@@ -31,7 +31,7 @@ class Gate:
             await_only(self._opened.wait())
 
     async def arrival(self, task: asyncio.Task[Any]) -> bool:
-        """Wait until ``task`` is here or has ended; tell whether it is here. One that has ended leaves the gate open."""
+        """Wait until ``task`` is here (true) or has ended (false, and the gate is left open)."""
         reached = asyncio.create_task(self._reached.wait())
         await asyncio.wait({task, reached}, return_when=asyncio.FIRST_COMPLETED)
         reached.cancel()

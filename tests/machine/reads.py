@@ -11,7 +11,21 @@ from sqlalchemy.orm import Session, aliased, joinedload, selectinload, subqueryl
 from tests.support.plain import plain
 
 from .drawing import Choices, weighted
-from .schema import KEYS, NUMBERS, PLANS, STATUSES, Bike, Changes, Order, Tag, Truck, User, Vehicle, user_tags
+from .schema import (
+    KEYS,
+    KINDS_OF_VEHICLE,
+    NUMBERS,
+    PLANS,
+    STATUSES,
+    Bike,
+    Changes,
+    Order,
+    Tag,
+    Truck,
+    User,
+    Vehicle,
+    user_tags,
+)
 
 Atom = tuple[str, str, Any]
 """Column, operator, value: one condition."""
@@ -37,13 +51,19 @@ MODELS: dict[str, Any] = {
     model.__name__: model for model in (User, Order, Tag, Vehicle, Truck, Bike, Changes)
 }
 VALUES: dict[str, dict[str, tuple[Any, ...]]] = {
-    "User": {"plan": PLANS, "id": KEYS[:5], "active": (True, False), "score": (1, 0, 2, None), "seen": NUMBERS},
+    "User": {
+        "plan": PLANS,
+        "id": KEYS[:5],
+        "active": (True, False),
+        "score": (1, 0, 2, None),
+        "seen": NUMBERS,
+    },
     "Order": {"user_id": (1, 2, 3, None), "status": STATUSES, "total": NUMBERS, "id": KEYS[:6]},
     "Tag": {"id": KEYS[:3], "name": ("t1", "t2", "x")},
     "Vehicle": {"owner_id": (1, 2, None), "id": KEYS[:4], "gears": (5, 6, None), "name": ("v1", "x")},
     "Truck": {"load": NUMBERS, "id": KEYS[:2], "owner_id": (1, 2, None)},
     "Bike": {"owner_id": (1, 2, None), "name": ("v3", "x")},
-    "Changes": {"status": STATUSES, "times": NUMBERS},
+    "Changes": {"kind": KINDS_OF_VEHICLE, "times": NUMBERS},
 }
 OPERATORS = weighted(eq=6, in_=2, ne=1, gt=1, not_in=1)
 
@@ -99,7 +119,7 @@ def draw_condition(choose: Choices, model: str, most: int = 2) -> tuple[Atom, ..
 
 
 def _key(model: Any) -> Any:
-    return model.status if model is Changes else model.id
+    return model.kind if model is Changes else model.id
 
 
 def _get(session: Session, model: str, key: Any) -> Any:
@@ -108,7 +128,11 @@ def _get(session: Session, model: str, key: Any) -> Any:
 
 def _entities(session: Session, model: str, condition: Any) -> Any:
     entity = MODELS[model]
-    return session.execute(select(entity).where(*where(entity, condition)).order_by(_key(entity))).scalars().all()
+    return (
+        session.execute(select(entity).where(*where(entity, condition)).order_by(_key(entity)))
+        .scalars()
+        .all()
+    )
 
 
 def _columns(session: Session, model: str, names: Any, condition: Any) -> Any:
@@ -156,20 +180,26 @@ def _lazy(session: Session, model: str, key: int, relation: str) -> Any:
 
 def _join(session: Session, outer: bool, on_user: Any, on_order: Any) -> Any:
     statement = select(User.id, User.name, Order.id, Order.status).select_from(User)
-    statement = statement.outerjoin(Order, and_(Order.user_id == User.id, *where(Order, on_order))) if outer else (
-        statement.join(Order, Order.user_id == User.id).where(*where(Order, on_order))
+    statement = (
+        statement.outerjoin(Order, and_(Order.user_id == User.id, *where(Order, on_order)))
+        if outer
+        else (statement.join(Order, Order.user_id == User.id).where(*where(Order, on_order)))
     )
     return session.execute(statement.where(*where(User, on_user)).order_by(User.id, Order.id)).all()
 
 
 def _outer_where(session: Session, on_user: Any, on_order: Any) -> Any:
-    statement = select(User.id, Order.id).outerjoin(User.orders).where(*where(User, on_user), *where(Order, on_order))
+    statement = (
+        select(User.id, Order.id).outerjoin(User.orders).where(*where(User, on_user), *where(Order, on_order))
+    )
     return session.execute(statement.order_by(User.id, Order.id)).all()
 
 
 def _tagged(session: Session, condition: Any, by_any: bool) -> Any:
     if by_any:
-        statement = select(User).where(User.tags.any(and_(*where(Tag, condition))) if condition else User.tags.any())
+        statement = select(User).where(
+            User.tags.any(and_(*where(Tag, condition))) if condition else User.tags.any()
+        )
     else:
         statement = select(User).join(User.tags).where(*where(Tag, condition)).distinct()
     return session.execute(statement.order_by(User.id)).scalars().all()
@@ -204,7 +234,9 @@ def _union(session: Session, one: Any, other: Any) -> Any:
 
 
 def _limited(session: Session, condition: Any, limit: int) -> Any:
-    inner = select(Order.id, Order.user_id).where(*where(Order, condition)).order_by(Order.total.desc(), Order.id)
+    inner = (
+        select(Order.id, Order.user_id).where(*where(Order, condition)).order_by(Order.total.desc(), Order.id)
+    )
     top = inner.limit(limit).subquery()
     statement = select(User.id, top.c.id).join(top, top.c.user_id == User.id).order_by(User.id, top.c.id)
     return session.execute(statement).all()
@@ -252,7 +284,14 @@ MIX = weighted(
     tagged=2, links=1, in_subquery=2, correlated=2, cte=1, union=1, limited=1, page=1, window=1, alias=1, polymorphic=1,
     owners=1,
 )  # fmt: skip
-RELATIONS = (("User", "orders"), ("User", "tags"), ("Order", "user"), ("Tag", "users"), ("User", "vehicles"), ("Vehicle", "owner"))
+RELATIONS = (
+    ("User", "orders"),
+    ("User", "tags"),
+    ("Order", "user"),
+    ("Tag", "users"),
+    ("User", "vehicles"),
+    ("Vehicle", "owner"),
+)
 EAGER = (
     (("orders", "selectin"),), (("orders", "joined"),), (("tags", "selectin"),), (("tags", "joined"),),
     (("orders", "subquery"),), (("orders", "selectin"), ("tags", "joined")), (("vehicles", "selectin"),),
@@ -272,7 +311,7 @@ def _draw_arguments(choose: Choices, kind: str) -> tuple[Any, ...]:
         return draw_condition(choose, name, most)
 
     if kind == "get":
-        return (model, choose.of(STATUSES if model == "Changes" else KEYS))
+        return (model, choose.of(KINDS_OF_VEHICLE if model == "Changes" else KEYS))
     if kind == "columns":
         names = tuple(VALUES[model])
         first = choose.of(names)
@@ -280,7 +319,7 @@ def _draw_arguments(choose: Choices, kind: str) -> tuple[Any, ...]:
     if kind in ("entities", "exists"):
         return (model, on(model))
     if kind == "count":
-        return (model, choose.of((None, None, tuple(VALUES[model])[0])), on(model))
+        return (model, choose.of((None, None, next(iter(VALUES[model])))), on(model))
     if kind == "totals":
         return (choose.of(("user_id", "status")), on("Order"))
     if kind == "eager":

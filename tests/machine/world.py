@@ -8,26 +8,23 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import sessionmaker
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from sqlacache import configure
 from sqlacache.decisions import Decision
 from sqlacache.observers import Observer
-from sqlacache.read.session import driver_in_transaction, held_connection
 
 from .gates import answered, at_commit
 from .programs import SLOTS, Program, Read, Step
-from .schema import WRITES_ALSO, Order, User, create, reset
+from .schema import WRITES_ALSO, Order, User, reset
+from .sessions import Slot, make_engine, prepare
 
 BY_WRITE = frozenset({"row_invalidated", "condition_invalidated", "table_invalidated"})
 UNCOMMITTED = frozenset({"write", "read", "peek", "begin_nested"})
 """Steps that change nothing for anybody else: after them, only some of what is watched is compared, in turn."""
 FEW = 2
-LOCK_WAIT_MS = 20
 
 
 class Mismatch(AssertionError):
@@ -73,51 +70,19 @@ class _Watcher(Observer):
         self.decisions.append(decision)
 
 
-def _engine(url: str, size: int) -> AsyncEngine:
-    sqlite = url.startswith("sqlite")
-    # A statement that would wait for another session of the same program would wait for ever: it fails instead.
-    arguments: dict[str, Any] = (
-        {"timeout": 0} if sqlite else {"server_settings": {"lock_timeout": str(LOCK_WAIT_MS)}}
-    )
-    engine = create_async_engine(
-        url,
-        poolclass=AsyncAdaptedQueuePool, pool_size=size, max_overflow=0, pool_timeout=20, connect_args=arguments,
-    )  # fmt: skip
-    if sqlite:
-        event.listen(engine.sync_engine, "connect", _enforce_foreign_keys)
-    return engine
-
-
-def _enforce_foreign_keys(connection: Any, record: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
-
-
-async def prepare(url: str) -> None:
-    """Create the tables in an empty database."""
-    engine = create_async_engine(url, poolclass=NullPool)
-    if url.startswith("sqlite"):
-        async with engine.connect() as connection:
-            await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-    async with engine.begin() as connection:
-        await connection.run_sync(create)
-    await engine.dispose()
-
-
 class World:
     """One database and its engines; :meth:`run` runs a program from the same rows every time."""
 
     def __init__(self, url: str, figures: Figures | None = None) -> None:
         self.url = url
         self.figures = figures if figures is not None else Figures()
-        self.truth_engine = _engine(url, 1)
-        self.engine = _engine(url, len(SLOTS) + 2)
+        self.truth_engine = make_engine(url, 1)
+        self.engine = make_engine(url, len(SLOTS) + 2)
         self.cache: Any = None
         self.watched: tuple[Read, ...] = ()
         self.done: list[Step] = []
         self._turn = 0
-        self._slots: dict[int, _Slot] = {}
+        self._slots: dict[int, Slot] = {}
         self._watcher = _Watcher()
         self._truth: dict[Read, Any] = {}
         self._before: dict[Read, Any] = {}
@@ -136,8 +101,9 @@ class World:
         await self.start(program.watched)
         try:
             for step in program.steps:
-                await self.step(step)
-                await self.check(few=step.kind in UNCOMMITTED)
+                if step.kind != "nothing":
+                    await self.step(step)
+                    await self.check(few=step.kind in UNCOMMITTED)
         except BaseException:
             await self.stop()
             await self.dispose()
@@ -153,11 +119,15 @@ class World:
         self._before.clear()
         self._watcher.decisions.clear()
         self.cache = configure(
-            models={"*": {"timeout": 3600}}, telemetry=None, writes_also=WRITES_ALSO, name="machine", lease=3600
+            models={"*": {"timeout": 3600}},
+            telemetry=None,
+            writes_also=WRITES_ALSO,
+            name="machine",
+            lease=3600,
         )
         self.cache.add_observer(self._watcher)
         await self.cache.bind(self.engine)
-        self._slots = {number: _Slot(self.engine, expire=number == SLOTS[-1]) for number in SLOTS}
+        self._slots = {number: Slot(self.engine, expire=number == SLOTS[-1]) for number in SLOTS}
         await self.check()
 
     async def stop(self) -> None:
@@ -173,7 +143,7 @@ class World:
         slot = self._slots[step.slot]
         if step.kind == "write":
             slot = self._writer() or slot
-        act: Callable[[_Slot, Any], Awaitable[None]] = getattr(self, f"_do_{step.kind}")
+        act: Callable[[Slot, Any], Awaitable[None]] = getattr(self, f"_do_{step.kind}")
         self._truth.clear()
         try:
             await act(slot, step.what)
@@ -182,7 +152,7 @@ class World:
             self.figures.refused[f"{step.kind} {kind}"] += 1
             await slot.recover()
 
-    def _writer(self) -> _Slot | None:
+    def _writer(self) -> Slot | None:
         """The session that holds SQLite's only write lock: no other could write."""
         if self.engine.dialect.name != "sqlite":
             return None
@@ -190,31 +160,31 @@ class World:
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
-    async def _do_write(self, slot: _Slot, write: Any) -> None:
+    async def _do_write(self, slot: Slot, write: Any) -> None:
         await slot.session.run_sync(write)
 
-    async def _do_commit(self, slot: _Slot, _: Any) -> None:
+    async def _do_commit(self, slot: Slot, _: Any) -> None:
         await slot.commit()
 
-    async def _do_rollback(self, slot: _Slot, _: Any) -> None:
+    async def _do_rollback(self, slot: Slot, _: Any) -> None:
         await slot.rollback()
 
-    async def _do_close(self, slot: _Slot, _: Any) -> None:
+    async def _do_close(self, slot: Slot, _: Any) -> None:
         await slot.close()
 
-    async def _do_begin_nested(self, slot: _Slot, _: Any) -> None:
+    async def _do_begin_nested(self, slot: Slot, _: Any) -> None:
         if len(slot.nested) < 2:
             slot.nested.append(await slot.session.begin_nested())
 
-    async def _do_release(self, slot: _Slot, _: Any) -> None:
+    async def _do_release(self, slot: Slot, _: Any) -> None:
         if slot.nested:
             await slot.nested.pop().commit()
 
-    async def _do_rollback_nested(self, slot: _Slot, _: Any) -> None:
+    async def _do_rollback_nested(self, slot: Slot, _: Any) -> None:
         if slot.nested:
             await slot.nested.pop().rollback()
 
-    async def _do_peek(self, slot: _Slot, read: Read) -> None:
+    async def _do_peek(self, slot: Slot, read: Read) -> None:
         """A session reads without flushing what is pending."""
 
         def both(session: Any) -> None:
@@ -224,7 +194,7 @@ class World:
         if not read.entities:
             await slot.session.run_sync(both)
 
-    async def _do_read(self, slot: _Slot, read: Read) -> None:
+    async def _do_read(self, slot: Slot, read: Read) -> None:
         """A session reads what it and others wrote; with entities, only where it can be made to forget its objects."""
         if read.entities and slot.nested:
             return
@@ -253,7 +223,7 @@ class World:
         self._same(read, first, expected, f"{how}, first time", decisions)
         self._same(read, second, expected, f"{how}, second time", decisions)
 
-    async def _do_race_select(self, slot: _Slot, read: Read) -> None:
+    async def _do_race_select(self, slot: Slot, read: Read) -> None:
         """1. A reader's SELECT is answered. 2. A writer commits. 3. The reader stores what it has."""
         with answered(self.engine) as gate:
             slow = asyncio.create_task(self._ask(read))
@@ -266,13 +236,13 @@ class World:
         self._decided()
         await self._check_one(read)
 
-    async def _do_race_before_commit(self, slot: _Slot, _: Any) -> None:
+    async def _do_race_before_commit(self, slot: Slot, _: Any) -> None:
         await self._race_commit(slot, before=True)
 
-    async def _do_race_after_commit(self, slot: _Slot, _: Any) -> None:
+    async def _do_race_after_commit(self, slot: Slot, _: Any) -> None:
         await self._race_commit(slot, before=False)
 
-    async def _race_commit(self, slot: _Slot, *, before: bool) -> None:
+    async def _race_commit(self, slot: Slot, *, before: bool) -> None:
         """1. A writer is at its COMMIT. 2. Everything watched is read. 3. The writer goes on."""
         with at_commit(self.engine, before=before) as gate:
             writer = asyncio.create_task(slot.commit())
@@ -285,14 +255,14 @@ class World:
                 self._truth.clear()
                 await writer
 
-    async def _do_autocommit(self, slot: _Slot, write: Any) -> None:
+    async def _do_autocommit(self, slot: Slot, write: Any) -> None:
         """A session on a connection where every statement takes effect at once."""
         engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         async with AsyncSession(engine) as session:
             await session.run_sync(write)
             await session.commit()
 
-    async def _do_connection(self, slot: _Slot, write: Any) -> None:
+    async def _do_connection(self, slot: Slot, write: Any) -> None:
         """A session bound to a connection whose transaction somebody else ends."""
         async with self.engine.begin() as connection:
             async with AsyncSession(connection) as session:
@@ -300,14 +270,14 @@ class World:
                 await session.flush()
                 await session.commit()
 
-    async def _do_invalidate(self, slot: _Slot, what: str) -> None:
+    async def _do_invalidate(self, slot: Slot, what: str) -> None:
         if what == "all":
             await self.cache.invalidate_all()
         else:
             model: Any = {"User": User, "Order": Order}[what]
             await self.cache.invalidate(model, pks=[1, 2] if slot is self._slots[0] else None)
 
-    async def _do_mode(self, slot: _Slot, mode: str) -> None:
+    async def _do_mode(self, slot: Slot, mode: str) -> None:
         """The cache is switched while the writer's transaction is open, and back after its commit."""
         await self.cache.set_mode(mode)
         await self.check()
@@ -316,9 +286,25 @@ class World:
         await self.check()
         await self.cache.set_mode("on")
 
-    async def _do_rebind(self, slot: _Slot, _: Any) -> None:
+    async def _do_rebind(self, slot: Slot, _: Any) -> None:
         await self.cache.disconnect()
         await self.cache.bind(self.engine)
+
+    # -- requests of the fixed workload -----------------------------------------------------------------------------
+
+    async def write_at_once(self, write: Any) -> None:
+        """Write and commit in a session of its own."""
+        self._truth.clear()
+        try:
+            async with self._fresh() as session:
+                await session.run_sync(write)
+                await session.commit()
+        except SQLAlchemyError as refused:
+            self.figures.refused[type(refused).__name__] += 1
+
+    async def read_at_once(self, read: Read) -> None:
+        """Read once in a session of its own, and compare."""
+        await self._check_one(read, again=False)
 
     # -- comparing -----------------------------------------------------------------------------------------------------
 
@@ -330,7 +316,7 @@ class World:
         for read in chosen:
             await self._check_one(read)
 
-    async def _check_one(self, read: Read, *, counted: bool = True) -> None:
+    async def _check_one(self, read: Read, *, counted: bool = True, again: bool = True) -> None:
         figures, on = self.figures, self.cache.mode == "on"
         if read not in self._truth:
             async with self._true() as session:
@@ -349,10 +335,12 @@ class World:
                 if self._before[read] == first:
                     figures.needless += 1
                     figures.needless_by_kind[read.kind] += 1
+        self._before[read] = first
+        if not again:
+            return
         second = await self._ask(read)
         decisions = self._decided()
         self._same(read, second, expected, "another session, second time", decisions)
-        self._before[read] = second
         if counted and on:
             figures.second_reads += 1
             figures.second_hits += _all_hits(decisions)
@@ -382,31 +370,4 @@ def _all_hits(decisions: list[Decision]) -> bool:
     return bool(decisions) and all(decision.decision == "hit" for decision in decisions)
 
 
-class _Slot:
-    """A session that stays open over many steps, and its savepoints."""
-
-    def __init__(self, engine: AsyncEngine, *, expire: bool) -> None:
-        self.session = AsyncSession(engine, expire_on_commit=expire)
-        self.nested: list[Any] = []
-
-    def holds_lock(self) -> bool:
-        held = held_connection(self.session.sync_session, self.session.bind.dialect)
-        return held is not None and driver_in_transaction(held)
-
-    async def commit(self) -> None:
-        while self.nested:
-            await self.nested.pop().commit()
-        await self.session.commit()
-
-    async def rollback(self) -> None:
-        self.nested.clear()
-        await self.session.rollback()
-
-    async def recover(self) -> None:
-        await self.rollback()
-        await self.session.close()
-
-    async def close(self) -> None:
-        self.nested.clear()
-        await self.session.close()
-
+__all__ = ["BY_WRITE", "Figures", "Mismatch", "World", "prepare"]

@@ -31,7 +31,13 @@ class Write(NamedTuple):
 
 
 WRITABLE: dict[str, dict[str, tuple[Any, ...]]] = {
-    "User": {"seen": NUMBERS, "plan": PLANS, "name": ("u1", "x"), "active": (True, False), "score": (1, 0, None)},
+    "User": {
+        "seen": NUMBERS,
+        "plan": PLANS,
+        "name": ("u1", "x"),
+        "active": (True, False),
+        "score": (1, 0, None),
+    },
     "Order": {"status": STATUSES, "total": NUMBERS, "user_id": (1, 2, 3, None)},
     "Tag": {"name": ("t1", "x")},
     "Vehicle": {"name": ("v1", "x"), "owner_id": (1, 2, None), "gears": (5, None)},
@@ -291,7 +297,8 @@ def _draw_rows(choose: Choices, model: str) -> tuple[Any, ...]:
     keys = tuple(dict.fromkeys(choose.of(KEYS[4:]) for _ in range(choose.of((1, 2, 3)))))
     with_key = choose.of((True, False))
     return tuple(
-        (*((("id", key),) if with_key else ()), *((name, choose.of(columns[name])) for name in names)) for key in keys
+        (*((("id", key),) if with_key else ()), *((name, choose.of(columns[name])) for name in names))
+        for key in keys
     )
 
 
@@ -301,10 +308,16 @@ def _draw_arguments(choose: Choices, kind: str) -> tuple[Any, ...]:
         model = choose.of(("User", "Order", "User", "Order", "Vehicle", "Truck", "Tag"))
         return (model, choose.of(KEYS[:6]), _draw_values(choose, model))
     if kind == "set_expression":
-        return choose.of((("User", 1, "score"), ("Order", 1, "total"), ("Truck", 1, "load"), ("User", 2, "seen")))
+        return choose.of(
+            (("User", 1, "score"), ("Order", 1, "total"), ("Truck", 1, "load"), ("User", 2, "seen"))
+        )
     if kind == "add":
         model = choose.of(("Order", "User", "Order", "Truck", "Bike", "Tag", "Vehicle"))
-        return (model, choose.of((None, *KEYS[4:])), _draw_values(choose, model if model != "Bike" else "Vehicle"))
+        return (
+            model,
+            choose.of((None, *KEYS[4:])),
+            _draw_values(choose, model if model != "Bike" else "Vehicle"),
+        )
     if kind == "delete":
         return (choose.of(("Order", "User", "Tag", "Vehicle")), choose.of(KEYS[:6]))
     if kind == "move":
@@ -358,4 +371,3 @@ def _draw_arguments(choose: Choices, kind: str) -> tuple[Any, ...]:
     if kind == "bulk_save":
         return (choose.of(PLANS),)
     return ()
-

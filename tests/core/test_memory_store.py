@@ -1,0 +1,360 @@
+"""MemoryStore: the rules of the stamp protocol (DESIGN section 5), room, expiry and sweeping."""
+
+from __future__ import annotations
+
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from sqlacache.decisions import Cause
+from sqlacache.store import memory
+from sqlacache.store.memory import MemoryStore
+from sqlacache.store.stamps import Entry, decide
+from sqlacache.tags import EVERYTHING, Shape, TableTouch
+
+ROW = Shape("users", ("id",), None, keyed=True)
+ACTIVE = Shape("users", ("active",), None)
+NAMES = [EVERYTHING, "users#table", "users:key", "users:1"]
+TTL = 100.0
+CAUSES = {"users": Cause("row_update", "users"), EVERYTHING: Cause("flush", EVERYTHING)}
+
+
+class FakeTime:
+    """Stands for the module ``time`` in the store."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    fake = FakeTime()
+    monkeypatch.setattr(memory, "time", fake)
+    return fake
+
+
+@pytest.fixture
+def drops() -> list[tuple[str, int]]:
+    return []
+
+
+@pytest.fixture
+def store(drops: list[tuple[str, int]], clock: FakeTime) -> MemoryStore:
+    return MemoryStore(max_bytes=1000, lease=30, on_drop=lambda table, entries: drops.append((table, entries)))
+
+
+def seed(store: MemoryStore, names: Any = NAMES, shapes: Any = (ROW,)) -> Any:
+    sample, registered = store.sample(names, ["users"], shapes, TTL)
+    assert registered
+    return sample
+
+
+def entry_of(sample: Any, names: Any = NAMES, *, size: int = 10, expires: float = 2_000_000.0) -> Entry:
+    stamps = tuple((name, view.version, view.nonce) for name, view in zip(names, sample.stamps))
+    return Entry(stamps, (), ((1,),), None, 0.0, expires, 0.1, size, 1)
+
+
+def filled(store: MemoryStore, key: str = "users:get:a", **options: Any) -> Entry:
+    entry = entry_of(seed(store), **options)
+    assert store.fill(key, entry) == "stored"
+    return entry
+
+
+def row(*stamps: str) -> dict[str, TableTouch]:
+    return {"users": TableTouch("users", "row_update", stamps=dict.fromkeys(stamps))}
+
+
+TABLE = {"users": TableTouch("users", "bulk_write", scope="table")}
+ALL = {EVERYTHING: TableTouch(EVERYTHING, "flush", scope="table")}
+
+
+def revisions(store: MemoryStore) -> dict[str, int]:
+    return {table: revision for table, (revision, _) in store.shapes(["users"]).items()}
+
+
+def mark(store: MemoryStore, token: str, touched: Any) -> Any:
+    return store.mark(token, touched, revisions(store), CAUSES)
+
+
+def decided(store: MemoryStore, key: str = "users:get:a", names: Any = NAMES) -> Any:
+    return decide(names, frozenset({"users:1"}), store.lookup(key, names))
+
+
+def test_what_is_filled_under_seeded_stamps_is_found(store: MemoryStore) -> None:
+    assert decided(store).reason == "absent"
+    entry = filled(store)
+    assert decided(store).entry is entry
+    assert (len(store), store.bytes) == (1, 10)
+
+
+def test_a_marked_stamp_serves_nobody_until_it_is_settled_and_then_the_entry_is_dead(store: MemoryStore) -> None:
+    filled(store)
+    assert mark(store, "w", row("users:1")) == {"users": 1}
+    assert decided(store).entry is None
+    store.settle("w", row("users:1"), CAUSES)
+    found = decided(store)
+    assert (found.entry, found.reason, found.fillable) == (None, "row_invalidated", True)
+    assert found.changed[0][1:] == (1, 3)
+
+
+def test_a_fill_of_what_was_sampled_before_the_write_is_fenced(store: MemoryStore) -> None:
+    sample = seed(store)
+    mark(store, "w", row("users:1"))
+    assert store.fill("users:get:a", entry_of(sample)) == "fenced"
+    store.settle("w", row("users:1"), CAUSES)
+    assert store.fill("users:get:a", entry_of(sample)) == "fenced"
+    assert len(store) == 0
+
+
+def test_a_fill_of_what_was_sampled_between_the_phases_is_fenced(store: MemoryStore) -> None:
+    seed(store)
+    mark(store, "w", row("users:1"))
+    between = store.lookup("users:get:a", NAMES)
+    assert store.fill("users:get:a", entry_of(between)) == "fenced"
+    store.settle("w", row("users:1"), CAUSES)
+    assert store.fill("users:get:a", entry_of(between)) == "fenced"
+
+
+def test_rule_a_in_flight_is_a_set_of_writers(store: MemoryStore) -> None:
+    filled(store)
+    mark(store, "one", row("users:1"))
+    mark(store, "two", row("users:1"))
+    store.settle("one", row("users:1"), CAUSES)
+    assert decided(store).fillable is False
+    store.settle("one", row("users:1"), CAUSES)  # once more: still not the other's
+    assert decided(store).fillable is False
+    store.settle("two", row("users:1"), CAUSES)
+    assert decided(store).fillable is True
+
+
+def test_rule_b_who_seeds_a_stamp_while_a_writer_is_under_way_may_not_fill(store: MemoryStore) -> None:
+    seed(store)
+    mark(store, "w", row("users:2"))
+    names = [*NAMES[:3], "users:2"]
+    sample, may_fill = store.sample(names, ["users"], [ROW], TTL)
+    assert not may_fill
+    assert sample.stamps[3] is None, "nothing may be seeded under a writer's feet"
+    store.settle("w", row("users:2"), CAUSES)
+    assert store.sample(names, ["users"], [ROW], TTL)[1]
+
+
+def test_rule_c_a_shape_is_not_registered_while_a_writer_is_under_way(store: MemoryStore) -> None:
+    seed(store)
+    mark(store, "w", row("users:1"))
+    assert store.sample(["users?active"], ["users"], [ACTIVE], TTL)[1] is False
+    assert store.shapes(["users"])["users"][1] == (ROW,)
+    store.unmark("w", row("users:1"))
+    assert store.sample(["users?active"], ["users"], [ACTIVE], TTL)[1] is True
+    assert set(store.shapes(["users"])["users"][1]) == {ROW, ACTIVE}
+
+
+def test_rule_c_a_writer_of_everything_is_under_way_on_every_table(store: MemoryStore) -> None:
+    seed(store)
+    mark(store, "w", ALL)
+    assert store.sample(["users?active"], ["users"], [ACTIVE], TTL)[1] is False
+    store.settle("w", ALL, CAUSES)
+    assert store.sample(["users?active"], ["users"], [ACTIVE], TTL)[1] is True
+
+
+def test_a_writer_of_another_table_is_in_nobodys_way(store: MemoryStore) -> None:
+    store.mark("w", {"orders": TableTouch("orders", "row_update")}, {}, {"orders": CAUSES["users"]})
+    assert store.sample(NAMES, ["users"], [ROW], TTL)[1] is True
+
+
+def test_rule_d_a_writer_who_does_not_know_of_a_new_shape_looks_again(store: MemoryStore) -> None:
+    seed(store)
+    known = revisions(store)
+    seed(store, ["users?active"], [ACTIVE])
+    assert store.mark("w", row("users:1"), known, CAUSES) is None
+    assert decided(store).fillable, "a refused mark has done nothing"
+    assert store.sample([*NAMES, "users?x"], ["users"], [ROW], TTL)[1] is True
+    assert store.mark("w", row("users:1"), revisions(store), CAUSES) is not None
+
+
+def test_a_shape_registered_twice_is_one_and_changes_no_revision(store: MemoryStore) -> None:
+    seed(store)
+    before = revisions(store)
+    seed(store)
+    assert revisions(store) == before
+    assert store.shapes(["users", "orders"])["orders"] == (0, ())
+
+
+def test_rule_e_phase_two_touches_what_phase_one_touched(store: MemoryStore) -> None:
+    names = [*NAMES, "users?active"]
+    seed(store, names, [ROW, ACTIVE])
+    touched = row("users:1", "users?active")
+    before = [view.nonce for view in store.lookup("k", names).stamps if view]
+    mark(store, "w", touched)
+    between = [view.nonce for view in store.lookup("k", names).stamps if view]
+    store.settle("w", touched, CAUSES)
+    after = [view.nonce for view in store.lookup("k", names).stamps if view]
+    changed = [len({one, two, three}) for one, two, three in zip(before, between, after)]
+    assert changed == [1, 1, 1, 3, 3]
+
+
+def test_after_a_rollback_marks_are_gone_and_entries_stay_dead(store: MemoryStore) -> None:
+    filled(store)
+    mark(store, "w", row("users:1"))
+    store.unmark("w", row("users:1"))
+    found = decided(store)
+    assert (found.entry, found.fillable) == (None, True)
+
+
+def test_a_writer_that_never_comes_back_is_taken_for_dead_after_its_lease(
+    store: MemoryStore, clock: FakeTime
+) -> None:
+    seed(store)
+    mark(store, "w", row("users:1"))
+    clock.now += 29.9
+    assert decided(store).fillable is False
+    assert store.sample(["users?active"], ["users"], [ACTIVE], TTL)[1] is False
+    clock.now += 0.2
+    assert decided(store).fillable is True
+    assert store.sample(["users?active"], ["users"], [ACTIVE], TTL)[1] is True
+    entry = entry_of(store.lookup("k", NAMES))
+    assert store.fill("users:get:a", entry) == "stored"
+    store.settle("w", row("users:1"), CAUSES)  # it comes after all: what was filled meanwhile dies
+    assert decided(store).entry is None
+
+
+def test_touching_a_table_replaces_its_stamp_only_and_kills_all_its_entries(store: MemoryStore) -> None:
+    filled(store)
+    assert mark(store, "w", TABLE) == {"users": 1}
+    store.settle("w", TABLE, CAUSES)
+    assert decided(store).reason == "table_invalidated"
+
+
+def test_a_stamp_that_is_not_there_is_not_made_by_a_writer(store: MemoryStore) -> None:
+    assert mark(store, "w", row("users:1", "users:2")) == {"users": 0}
+    store.settle("w", row("users:1", "users:2"), CAUSES)
+    assert store.lookup("k", ["users:1"]).stamps == [None]
+
+
+def test_an_invalidation_from_elsewhere_is_one_step(store: MemoryStore) -> None:
+    filled(store)
+    assert store.replace_now(row("users:1"), CAUSES) == {"users": 1}
+    found = decided(store)
+    assert (found.entry, found.fillable) == (None, True)
+
+
+def test_room_is_bounded_in_bytes_and_the_least_recently_used_leave(
+    store: MemoryStore, drops: list[tuple[str, int]]
+) -> None:
+    entry = entry_of(seed(store), size=300)
+    for key in ("users:get:a", "users:get:b", "orders:get:c"):
+        assert store.fill(key, entry) == "stored"
+    assert decided(store, "users:get:a").entry is entry  # used just now
+    store.fill("users:get:d", entry)
+    assert (len(store), store.bytes, drops) == (3, 900, [("users", 1)])
+    assert decided(store, "users:get:b").reason == "capacity_evicted"
+    assert decided(store, "users:get:a").entry is entry
+    store.fill("users:get:b", entry)
+    assert store.lookup("users:get:b", NAMES).gone is None
+
+
+def test_a_look_without_use_keeps_nothing_from_leaving(store: MemoryStore) -> None:
+    entry = entry_of(seed(store), size=400)
+    store.fill("users:get:a", entry)
+    store.fill("users:get:b", entry)
+    assert store.peek("users:get:a", NAMES).entry is entry
+    store.fill("users:get:c", entry)
+    assert decided(store, "users:get:a").reason == "capacity_evicted"
+
+
+def test_what_is_larger_than_all_room_is_refused_and_displaces_nothing(store: MemoryStore) -> None:
+    filled(store)
+    assert store.fill("users:get:b", entry_of(seed(store), size=1001)) == "too_large"
+    assert decided(store).entry is not None
+
+
+def test_filling_a_key_again_replaces_what_it_held(store: MemoryStore) -> None:
+    filled(store)
+    second = entry_of(seed(store), size=25)
+    assert store.fill("users:get:a", second) == "stored"
+    assert (len(store), store.bytes) == (1, 25)
+    assert decided(store).entry is second
+
+
+def test_an_entry_expires_without_anybody_waiting(store: MemoryStore, clock: FakeTime) -> None:
+    filled(store)
+    store.with_expiry("users:get:a", clock.now + 5)
+    assert decided(store).entry is not None
+    clock.now += 5
+    assert store.peek("users:get:a", NAMES).gone == "expired"
+    assert len(store) == 1, "a look without use removes nothing"
+    assert decided(store).reason == "expired"
+    assert (len(store), store.bytes) == (0, 0)
+    assert decided(store).reason == "expired"
+
+
+def test_what_is_remembered_of_entries_gone_is_bounded(
+    store: MemoryStore, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "REMEMBERED", 2)
+    for key in "abc":
+        filled(store, f"users:get:{key}", expires=clock.now)
+        assert decided(store, f"users:get:{key}").reason == "expired"
+    assert decided(store, "users:get:a").reason == "absent"
+    assert decided(store, "users:get:c").reason == "expired"
+
+
+def test_stamps_outlive_the_entries_under_them(store: MemoryStore, clock: FakeTime) -> None:
+    seed(store)
+    clock.now += TTL / 2
+    seed(store)
+    clock.now += TTL / 2 + 1
+    for number in range(memory.SWEEP * 3):
+        seed(store, [f"users:{1000 + number}"])
+    assert all(view is not None for view in store.lookup("k", NAMES).stamps)
+
+
+def test_stamps_that_nobody_needs_any_more_are_swept(store: MemoryStore, clock: FakeTime) -> None:
+    for number in range(50):
+        seed(store, [f"users:{number}"])
+    mark(store, "w", row("users:3"))
+    clock.now += TTL + 1
+    for number in range(memory.SWEEP * 4):
+        seed(store, [f"orders:{number}"], [])
+    left = [name for name in store._stamps if name.startswith("users:")]
+    assert left == ["users:3"], "all but the one that a writer marked"
+
+
+def test_removing_everything_counts_it_and_forgets_why_others_had_gone(store: MemoryStore) -> None:
+    filled(store)
+    filled(store, "users:get:b")
+    assert store.delete_everything() == 2
+    assert (len(store), store.bytes) == (0, 0)
+    assert decided(store).reason == "absent"
+
+
+def test_threads_may_use_one_store(store: MemoryStore) -> None:
+    errors: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(200):
+                key = f"users:get:{turn % 7}"
+                sample, may = store.sample(NAMES, ["users"], [ROW], TTL)
+                if may and all(sample.stamps):
+                    store.fill(key, entry_of(sample, size=200))
+                if mark(store, f"{number}", row("users:1")) is not None:
+                    store.settle(f"{number}", row("users:1"), CAUSES)
+                store.lookup(key, NAMES)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert store.bytes == sum(entry.size for entry in store._entries.values()) <= store.max_bytes
+    assert store._writers == {}

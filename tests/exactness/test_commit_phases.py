@@ -1,0 +1,605 @@
+"""Where a write takes effect: autocommit, COMMIT in text, savepoints, two-phase, and everything that ends it early."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from sqlalchemy import event, func, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from tests.support.databases import Database, make_sessions
+from tests.support.gates import Gate, after_commit, before_commit, let_others_run
+from tests.support.models import Order, Tag, Team, User
+from tests.support.reading import UNCACHED, Reader
+from tests.support.reads import entities, get, rows, scalar
+from tests.support.situations import BY_KEY, BY_WRITE, Situation, check, check_untouched, situations
+from tests.support.writes import read_past_the_cache
+
+from .setups import ON_POSTGRESQL, ON_SQLITE, Bind, prepare, with_engine
+
+TEAMS = entities(lambda: select(Team).order_by(Team.id))
+USER_1, USER_2 = get(User, 1), get(User, 2)
+names = rows(lambda: select(User.id, User.name).order_by(User.id))
+emails = rows(lambda: select(User.id, User.email).order_by(User.id))
+count_tags = scalar(lambda: select(func.count()).select_from(Tag))
+users, tags, orders = User.__table__, Tag.__table__, Order.__table__
+RENAME = users.update().where(users.c.id == 1).values(name="zed")
+RENAME_TEXT = "UPDATE users SET name = 'zed' WHERE id = 1"
+READS = (USER_1, names)
+
+
+async def rename(database: Database) -> None:
+    """Change user 1, reading it past the cache: the writer waits for no reader."""
+    async with database.transaction() as session:
+        (await read_past_the_cache(session, User, 1)).name = "zed"
+
+
+async def seen(reader: Reader, before: Any, read: Any = USER_1) -> None:
+    """The next read is current and not ``before``; from then on it is served."""
+    after = await reader.current(read)
+    assert after.value != before
+    assert not after.hits
+    await reader.current(read)
+    await reader.hit(read)
+
+
+# -- autocommit --------------------------------------------------------------------------------------------------------
+
+
+async def by_connection_option(database: Database) -> None:
+    async with database.engine.connect() as connection:
+        autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await autocommit.execute(RENAME)
+        await autocommit.rollback()
+
+
+async def by_session_connection_option(database: Database) -> None:
+    async with database.sessions() as session:
+        await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        await session.execute(RENAME)
+        await session.rollback()
+
+
+async def by_options_of_an_engine(database: Database) -> None:
+    engine = database.engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with make_sessions(engine)() as session:
+        (await read_past_the_cache(session, User, 1)).name = "zed"
+        await session.flush()
+        await session.rollback()
+
+
+AUTOCOMMIT = [
+    Situation("connection_option", USER_1, by_connection_option, USER_2, BY_KEY),
+    Situation("connection_option_is_seen_by_a_list", names, by_connection_option, emails),
+    Situation("option_of_a_session's_connection", USER_1, by_session_connection_option, USER_2, BY_KEY),
+    Situation("options_of_an_engine", USER_1, by_options_of_an_engine, USER_2, BY_KEY),
+]
+
+
+@situations(AUTOCOMMIT)
+async def test_autocommit_by(situation: Situation, reader: Reader) -> None:
+    """A rollback undoes nothing of it."""
+    await check(situation, reader)
+
+
+async def test_autocommit_by_an_argument_of_the_engine(database: Database, bind: Bind) -> None:
+    async with with_engine(database, isolation_level="AUTOCOMMIT") as other:
+        reader = await bind(other)
+        await reader.warm(USER_1, names, USER_2, emails)
+        async with other.sessions() as session:
+            await session.execute(RENAME)
+            for read in READS:
+                await reader.miss(read, BY_WRITE)
+                await reader.hit(read)
+            await session.rollback()
+        for read in (*READS, USER_2, emails):
+            await reader.hit(read)
+
+
+async def test_an_autocommit_statement_that_fails_evicts_nothing_for_good(reader: Reader) -> None:
+    await reader.warm(USER_1, names)
+    async with reader.database.engine.connect() as connection:
+        autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        with pytest.raises(IntegrityError):
+            await autocommit.execute(users.update().where(users.c.id == 1).values(email="bob@example.com"))
+    for read in READS:
+        await reader.current(read)
+        await reader.hit(read)
+
+
+async def test_raw_sql_on_an_autocommit_connection_is_seen_at_once(reader: Reader) -> None:
+    await reader.warm(*READS)
+    async with reader.database.engine.connect() as connection:
+        autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await autocommit.exec_driver_sql(RENAME_TEXT)
+        for read in READS:
+            await reader.miss(read, BY_WRITE)
+            await reader.hit(read)
+
+
+# -- SQL that ends transactions ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sql", ["COMMIT", "commit;", "END", "/* done */ COMMIT"])
+async def test_a_commit_in_text_is_seen_even_if_the_session_then_rolls_back(sql: str, reader: Reader) -> None:
+    await reader.warm(*READS, USER_2)
+    async with reader.database.sessions() as session:
+        await session.execute(RENAME)
+        await session.execute(text(sql))
+        for read in READS:
+            await reader.miss(read, BY_WRITE)
+            await reader.hit(read)
+        await session.rollback()
+    for read in (*READS, USER_2):
+        await reader.hit(read)
+
+
+async def test_a_commit_handed_to_the_driver(reader: Reader) -> None:
+    await reader.warm(*READS, USER_2)
+    async with reader.database.engine.connect() as connection:
+        await connection.execute(RENAME)
+        await connection.exec_driver_sql("COMMIT")
+        for read in READS:
+            await reader.miss(read, BY_WRITE)
+        with suppress(DBAPIError):
+            await connection.rollback()
+    for read in (*READS, USER_2):
+        await reader.hit(read)
+
+
+async def test_a_write_after_a_begin_in_text(reader: Reader) -> None:
+    await reader.warm(*READS, USER_2)
+    async with reader.database.engine.connect() as connection:
+        await connection.exec_driver_sql("BEGIN")
+        await connection.execute(RENAME)
+        for read in READS:
+            await reader.hit(read)
+        await connection.exec_driver_sql("COMMIT")
+        for read in READS:
+            await reader.miss(read, BY_WRITE)
+        with suppress(DBAPIError):
+            await connection.rollback()
+    await reader.hit(USER_2)
+
+
+@pytest.mark.parametrize("sql", ["ROLLBACK", "rollback;"])
+async def test_a_rollback_in_text_leaves_no_trace(sql: str, reader: Reader) -> None:
+    await reader.warm(*READS)
+    async with reader.database.sessions() as session:
+        await session.execute(RENAME)
+        await session.execute(text(sql))
+        for read in READS:
+            await reader.hit(read)
+        with suppress(DBAPIError):
+            await session.commit()
+    for read in READS:
+        await reader.hit(read)
+
+
+# -- savepoints --------------------------------------------------------------------------------------------------------
+
+
+async def nested_twice_before_any_write(database: Database) -> None:
+    async with database.sessions() as session:
+        async with session.begin_nested(), session.begin_nested():
+            await session.execute(RENAME)
+        await session.commit()
+
+
+async def outermost_rolled_back_and_written_again(database: Database) -> None:
+    async with database.sessions() as session:
+        savepoint = await session.begin_nested()
+        await session.execute(users.update().where(users.c.id == 2).values(name="undone"))
+        await savepoint.rollback()
+        async with session.begin_nested():
+            await session.execute(RENAME)
+        await session.commit()
+
+
+async def one_after_another(database: Database) -> None:
+    async with database.sessions() as session:
+        async with session.begin_nested():
+            await session.execute(tags.insert().values(id=100, name="first"))
+        async with session.begin_nested():
+            await session.execute(RENAME)
+        await session.commit()
+
+
+async def on_a_connection(database: Database) -> None:
+    async with database.engine.connect() as connection:
+        async with connection.begin_nested():
+            await connection.execute(RENAME)
+        await connection.commit()
+
+
+async def in_text(database: Database) -> None:
+    async with database.engine.connect() as connection:
+        await connection.exec_driver_sql("SAVEPOINT mine")
+        await connection.execute(RENAME)
+        await connection.exec_driver_sql("RELEASE SAVEPOINT mine")
+        await connection.commit()
+
+
+NESTED = [
+    Situation("nested_twice_before_any_write", USER_1, nested_twice_before_any_write, USER_2, BY_KEY),
+    Situation(
+        "outermost_rolled_back_and_written_again", USER_1, outermost_rolled_back_and_written_again, USER_2, BY_KEY
+    ),
+    Situation("one_after_another", USER_1, one_after_another, USER_2, BY_KEY),
+    Situation("on_a_connection", USER_1, on_a_connection, USER_2, BY_KEY),
+    Situation("in_text", USER_1, in_text, USER_2, BY_KEY),
+]
+
+
+@situations(NESTED)
+async def test_savepoints(situation: Situation, reader: Reader) -> None:
+    await check(situation, reader)
+
+
+async def test_an_outermost_savepoint_released_and_then_rolled_back(reader: Reader) -> None:
+    """SQLite has committed by then, PostgreSQL has not."""
+    await reader.warm(*READS, USER_2)
+    async with reader.database.sessions() as session:
+        async with session.begin_nested(), session.begin_nested():
+            await session.execute(RENAME)
+        for read in READS:
+            await reader.current(read)
+        await session.rollback()
+    for read in READS:
+        answer = await reader.current(read)
+        if reader.database.dialect == "postgresql" and not UNCACHED:
+            assert answer.hits == answer.decisions
+        await reader.hit(read)
+    await reader.hit(USER_2)
+
+
+@pytest.mark.parametrize("release", ["RELEASE mine", "RELEASE SAVEPOINT mine"])
+async def test_an_outermost_savepoint_of_text_released_and_then_rolled_back(release: str, reader: Reader) -> None:
+    await reader.warm(*READS, USER_2)
+    async with reader.database.engine.connect() as connection:
+        await connection.exec_driver_sql("SAVEPOINT mine")
+        await connection.execute(RENAME)
+        await connection.exec_driver_sql(release)
+        for read in READS:
+            await reader.current(read)
+        await connection.rollback()
+    for read in READS:
+        await reader.current(read)
+        await reader.hit(read)
+    await reader.hit(USER_2)
+
+
+# -- two-phase ---------------------------------------------------------------------------------------------------------
+
+
+@ON_POSTGRESQL
+@situations(
+    [
+        Situation("is_seen_by_a_get", USER_1, lambda database: two_phase(database), TEAMS),
+        Situation("is_seen_by_a_list", names, lambda database: two_phase(database), TEAMS),
+        Situation("evicts_that_row_and_no_other", USER_1, lambda database: two_phase(database), USER_2, BY_KEY),
+    ]
+)
+async def test_a_commit_in_two_phases(situation: Situation, reader: Reader) -> None:
+    await check(situation, reader)
+
+
+async def two_phase(database: Database) -> None:
+    async with make_sessions(database.engine, twophase=True)() as session:
+        (await read_past_the_cache(session, User, 1)).name = "zed"
+        await session.commit()
+
+
+@ON_POSTGRESQL
+async def test_a_prepared_transaction_is_seen_when_it_is_committed_and_not_before(reader: Reader) -> None:
+    await reader.warm(*READS)
+    async with make_sessions(reader.database.engine, twophase=True)() as session:
+        (await read_past_the_cache(session, User, 1)).name = "zed"
+        await session.run_sync(lambda sync: sync.prepare())
+        for read in READS:
+            await reader.current(read)
+        await session.commit()
+    for read in READS:
+        await reader.current(read)
+        await reader.hit(read)
+
+
+@ON_POSTGRESQL
+async def test_a_prepared_transaction_that_is_rolled_back_leaves_no_stale_read(reader: Reader) -> None:
+    await reader.warm(*READS)
+    async with make_sessions(reader.database.engine, twophase=True)() as session:
+        (await read_past_the_cache(session, User, 1)).name = "zed"
+        await session.run_sync(lambda sync: sync.prepare())
+        await session.rollback()
+    for read in READS:
+        await reader.current(read)
+        await reader.hit(read)
+
+
+@ON_POSTGRESQL
+async def test_a_transaction_prepared_elsewhere_is_seen_when_it_is_recovered(reader: Reader) -> None:
+    """Nobody here knows what it wrote: everything is evicted."""
+    await prepare(reader.database, RENAME_TEXT, "PREPARE TRANSACTION 'lost'")
+    await reader.warm(*READS, TEAMS)
+
+    def recover(connection: Any) -> None:
+        assert connection.recover_twophase() == ["lost"]
+        connection.commit_prepared("lost", recover=True)
+
+    async with reader.database.engine.connect() as connection:
+        await connection.run_sync(recover)
+    for read in (*READS, TEAMS):
+        await reader.miss(read, BY_WRITE)
+        await reader.hit(read)
+
+
+@ON_POSTGRESQL
+async def test_a_commit_prepared_in_text(reader: Reader) -> None:
+    await prepare(reader.database, RENAME_TEXT, "PREPARE TRANSACTION 'lost'")
+    await reader.warm(*READS)
+    async with reader.database.engine.connect() as connection:
+        autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await autocommit.exec_driver_sql("COMMIT PREPARED 'lost'")
+    for read in READS:
+        await reader.miss(read, BY_WRITE)
+        await reader.hit(read)
+
+
+# -- cancellation ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def before_phase_one(database: Database) -> Iterator[Gate]:
+    """Stop the first writer in its own ``commit`` listener, which comes before anything of the cache."""
+    gate = Gate()
+
+    def committing(connection: Any) -> None:
+        gate.stop_here()
+
+    event.listen(database.engine.sync_engine, "commit", committing)
+    try:
+        yield gate
+    finally:
+        gate.open()
+        event.remove(database.engine.sync_engine, "commit", committing)
+
+
+async def test_a_writer_cancelled_before_phase_one_leaves_no_trace(reader: Reader) -> None:
+    await reader.warm(*READS)
+    with before_phase_one(reader.database) as gate:
+        writer = await gate.reached_by(rename(reader.database))
+        for read in READS:
+            await reader.hit(read)
+        writer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writer
+    for read in READS:
+        await reader.hit(read)
+
+
+@pytest.mark.parametrize("place", [before_commit, after_commit], ids=["before", "after"])
+async def test_a_writer_cancelled_around_its_commit_leaves_nothing_stale(place: Any, reader: Reader) -> None:
+    await reader.warm(*READS, USER_2)
+    async with place(reader.database) as gate:
+        writer = await gate.reached_by(rename(reader.database))
+        writer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writer
+        for read in READS:
+            await reader.current(read)
+            await reader.current(read)
+    await reader.hit(USER_2)
+
+
+@pytest.mark.parametrize("place", [before_commit, after_commit], ids=["before", "after"])
+async def test_an_error_around_commit_leaves_nothing_stale(place: Any, reader: Reader) -> None:
+    """What the driver raises after the database committed looks like what it raises when it did not."""
+    await reader.warm(*READS, USER_2)
+    async with place(reader.database) as gate:
+        writer = await gate.reached_by(rename(reader.database))
+        gate._opened.set()
+        await writer
+    for read in READS:
+        await reader.current(read)
+        await reader.hit(read)
+    await reader.hit(USER_2)
+
+
+@ON_SQLITE
+async def test_a_commit_that_lands_after_its_writer_was_cancelled(reader: Reader) -> None:
+    """
+    1. The writer marks and hands COMMIT to the driver's thread, which is busy.
+    2. The writer is cancelled: nobody knows whether COMMIT will land.
+    3. A reader reads what was before.
+    4. COMMIT lands.
+    5. Nothing of what the reader of 3 saw may be served.
+    """
+    await reader.warm(*READS, USER_2)
+    before = [await reader.truth(read) for read in READS]
+    busy = threading.Event()
+    async with reader.database.sessions() as session:
+        (await read_past_the_cache(session, User, 1)).name = "zed"
+        await session.flush()
+        raw: Any = await (await session.connection()).get_raw_connection()
+        driver = raw.driver_connection
+        blocking = asyncio.ensure_future(driver._execute(busy.wait))
+        await let_others_run()
+        writer = asyncio.create_task(session.commit())
+        await let_others_run()
+        landed = asyncio.ensure_future(driver._execute(lambda: None))
+        await let_others_run()
+        writer.cancel()
+        with suppress(asyncio.CancelledError):
+            await writer
+        try:
+            for read, was in zip(READS, before):
+                during = await reader.current(read)
+                assert during.value == was, "the COMMIT landed too early: the test proves nothing"
+                assert not during.hits
+        finally:
+            busy.set()
+        await asyncio.wait([blocking, landed])
+    for read, was in zip(READS, before):
+        after = await reader.current(read)
+        assert after.value != was, "the COMMIT did not land: the test proves nothing"
+    await reader.hit(USER_2)
+
+
+# -- a COMMIT that fails -----------------------------------------------------------------------------------------------
+
+DEFERRED = {
+    "sqlite": [
+        "PRAGMA foreign_keys = OFF",
+        "DROP TABLE order_lines",
+        "CREATE TABLE order_lines (id INTEGER NOT NULL PRIMARY KEY, order_id INTEGER NOT NULL"
+        " REFERENCES orders (id) DEFERRABLE INITIALLY DEFERRED, product VARCHAR(40) NOT NULL,"
+        " quantity INTEGER NOT NULL)",
+    ],
+    "postgresql": [
+        "ALTER TABLE order_lines ALTER CONSTRAINT order_lines_order_id_fkey DEFERRABLE INITIALLY DEFERRED"
+    ],
+}
+
+
+async def test_a_commit_that_the_database_refuses(database: Database, bind: Bind) -> None:
+    await prepare(database, *DEFERRED[database.dialect])
+    reader = await bind()
+    await reader.warm(*READS, USER_2)
+    async with database.sessions() as session:
+        if database.dialect == "sqlite":
+            await (await session.connection()).exec_driver_sql("PRAGMA foreign_keys = ON")
+        await session.execute(RENAME)
+        await session.execute(
+            text("INSERT INTO order_lines (id, order_id, product, quantity) VALUES (100, 999, 'x', 1)")
+        )
+        with pytest.raises(IntegrityError):
+            await session.commit()
+        await session.rollback()
+    for read in READS:
+        await reader.current(read)
+        await reader.hit(read)
+
+
+@ON_SQLITE
+async def test_a_commit_that_is_refused_and_then_repeated(database: Database, bind: Bind) -> None:
+    """SQLite leaves the transaction open when COMMIT fails: the writer may mend it and commit again."""
+    await prepare(database, *DEFERRED["sqlite"])
+    reader = await bind()
+    await reader.warm(*READS, USER_2)
+    async with database.engine.connect() as connection:
+        await connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+        await connection.execute(RENAME)
+        await connection.exec_driver_sql("INSERT INTO order_lines VALUES (100, 999, 'x', 1)")
+        with pytest.raises(IntegrityError):
+            await connection.exec_driver_sql("COMMIT")
+        for read in READS:
+            await reader.current(read)  # filled again before the COMMIT that succeeds
+            await reader.hit(read)
+        await connection.exec_driver_sql("DELETE FROM order_lines WHERE id = 100")
+        await connection.commit()
+    for read in READS:
+        await reader.current(read)
+        await reader.hit(read)
+
+
+# -- a connection that is lost -----------------------------------------------------------------------------------------
+
+
+async def _backend(session: Any) -> int:
+    return int((await session.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+
+async def _terminate(database: Database, pid: int) -> None:
+    async with database.truth_engine.begin() as connection:
+        await connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("place", [before_commit, after_commit], ids=["before", "after"])
+async def test_a_connection_terminated_around_commit_leaves_nothing_stale(place: Any, reader: Reader) -> None:
+    await reader.warm(*READS, USER_2)
+    pids: list[int] = []
+
+    async def write() -> None:
+        async with reader.database.sessions() as session:
+            (await read_past_the_cache(session, User, 1)).name = "zed"
+            await session.flush()
+            pids.append(await _backend(session))
+            await session.commit()
+
+    async with place(reader.database) as gate:
+        writer = await gate.reached_by(write())
+        await _terminate(reader.database, pids[0])
+        gate.open()
+        with suppress(DBAPIError):
+            await writer
+    for read in READS:
+        await reader.current(read)
+        await reader.current(read)
+    await reader.hit(USER_2)
+
+
+SLOW_COMMIT = [
+    """CREATE FUNCTION wait_for_lock() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END $$""",
+    "CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON users DEFERRABLE INITIALLY DEFERRED"
+    " FOR EACH ROW EXECUTE FUNCTION wait_for_lock()",
+]
+
+
+@ON_POSTGRESQL
+async def test_a_commit_that_lands_after_its_writer_lost_the_connection(database: Database, bind: Bind) -> None:
+    """
+    1. The writer marks and sends COMMIT; the server waits in it.
+    2. The writer's connection breaks. The server does not notice.
+    3. A reader reads what was before.
+    4. The server finishes COMMIT.
+    5. Nothing of what the reader of 3 saw may be served.
+    """
+    await prepare(database, *SLOW_COMMIT)
+    reader = await bind()
+    await reader.warm(*READS, USER_2)
+    before = [await reader.truth(read) for read in READS]
+    async with database.sessions() as holder, database.sessions() as session:
+        await holder.execute(text("SELECT pg_advisory_lock(7)"))
+        (await read_past_the_cache(session, User, 1)).name = "zed"
+        await session.flush()
+        raw: Any = await (await session.connection()).get_raw_connection()
+        driver, pid = raw.driver_connection, await _backend(session)
+        writer = asyncio.create_task(session.commit())
+        waiting = text("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = :pid")
+        while not (await holder.execute(waiting, {"pid": pid})).scalar():
+            await holder.rollback()
+        driver.terminate()
+        with suppress(DBAPIError, asyncio.CancelledError):
+            await writer
+        for read, was in zip(READS, before):
+            during = await reader.current(read)
+            assert during.value == was, "the COMMIT landed too early: the test proves nothing"
+            assert not during.hits
+        await holder.execute(text("SELECT pg_advisory_unlock(7)"))
+        # A lock on the row comes when the writer's transaction has ended.
+        await holder.execute(select(users.c.id).where(users.c.id == 1).with_for_update())
+        await holder.rollback()
+        for read, was in zip(READS, before):
+            after = await reader.current(read)
+            assert after.value != was, "the COMMIT did not land: the test proves nothing"
+        with suppress(DBAPIError):
+            await session.rollback()
+    await reader.hit(USER_2)
+
+
+async def test_an_update_of_nothing_leaves_the_gets_of_other_rows(reader: Reader) -> None:
+    await check_untouched(
+        [USER_2, TEAMS], lambda database: _execute(database, update(User).where(User.id == 999).values(name="x")), reader
+    )
+
+
+async def _execute(database: Database, statement: Any) -> None:
+    async with database.transaction() as session:
+        await session.execute(statement)
