@@ -96,8 +96,9 @@ class Settings:
                     f"models[{_called(name)}]: takes a mapped class, got {model!r}, which is not mapped"
                 )
             if model in named:
+                other = _called(named[model])
                 raise ConfigError(
-                    f"models[{_called(name)}]: takes each class once, got {model!r} also as models[{_called(named[model])}]"
+                    f"models[{_called(name)}]: takes each class once, got {model!r} also as models[{other}]"
                 )
             named[model] = name
             self._rules[model] = rule

@@ -141,7 +141,7 @@ class Recorder(Observer):
 
 
 def _keys(decision: Decision, table: Any) -> set[str]:
-    """Return the primary keys of ``table`` among a decision's tags: ``42`` of ``users:42`` and ``users(id,name):42``."""
+    """Return the primary keys of ``table`` among a decision's tags: ``42`` of ``users(id,name):42``."""
     pattern = re.compile(rf"{re.escape(table.fullname)}(?:\([^?]*\))?:(.*)", re.S)
     return {found[1] for found in map(pattern.fullmatch, decision.tags) if found}
 

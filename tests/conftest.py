@@ -100,3 +100,17 @@ async def cache(database: Database) -> AsyncIterator[Any]:
 def reader(database: Database, cache: Any) -> Reader:
     """Reads ``database`` through ``cache`` and asserts how each read was answered."""
     return Reader(database, cache)
+
+
+@pytest_asyncio.fixture
+async def other_reader(
+    request: pytest.FixtureRequest, database: Database, cache: Any
+) -> AsyncIterator[Reader]:
+    """Reads a second database through the same cache: what happens in one is no news in the other."""
+    source = request.getfixturevalue(f"{database.dialect}_databases")
+    async with source.fresh() as url:
+        other = Database(url)
+        if cache is not None:
+            await cache.bind(other.engine, database="other")
+        yield Reader(other, cache)
+        await other.dispose()

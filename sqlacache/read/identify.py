@@ -144,7 +144,7 @@ class Identifier:
         try:
             read.parameters = plan.parameters(key, given)
             processed = plan.processed(read.parameters)
-            values = [processed[name] for name in plan.order]
+            values = [_keyable(processed[name]) for name in plan.order]
             vary = self.settings.vary
             if vary is not None:
                 values.append(vary(session))
@@ -232,3 +232,12 @@ class Identifier:
         elif level in STRICT_LEVELS and not self.settings.relaxed_isolation:
             return "isolation"
         return None
+
+
+def _keyable(value: Any) -> Any:
+    """Return what a bind processor made, as something that a key can be made of: SQLite's bytes are memoryviews."""
+    if type(value) is memoryview:
+        return value.tobytes()
+    if type(value) is list:
+        return [_keyable(one) for one in value]
+    return value

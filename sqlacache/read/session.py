@@ -29,6 +29,9 @@ def held_connection(session: Session, dialect: Dialect) -> Connection | None:
                 connection: Connection = held[0]
                 return connection
         transaction = transaction._parent
+    bound = session.bind
+    if isinstance(bound, Connection) and bound.dialect is dialect and not bound.closed:
+        return bound  # it may be in a transaction that the session has not joined yet
     return None
 
 

@@ -250,7 +250,9 @@ def _follow(
             deletes = columns is None and action == "CASCADE"
             child = None if deletes else _with_dependents(key.table, key.columns, known)
             by = tuple(zip(key.columns, key.parent_columns)) if direct else ()
-            ways.setdefault((key.table, "delete" if deletes else "update", child, by, action if direct else ""))
+            ways.setdefault(
+                (key.table, "delete" if deletes else "update", child, by, action if direct else "")
+            )
             if (key.table, child) not in seen:
                 seen.add((key.table, child))
                 pending.append((key.table, child, False))

@@ -12,18 +12,64 @@ from .rawsql import Token, tokens_of
 from .sqlwords import HARMLESS_FUNCTIONS, NOT_CALLS, PURE_FUNCTIONS
 
 _UNKNOWABLE = frozenset(
-    {"execute", "prepare", "copy", "create", "alter", "drop", "refresh", "call", "do", "load", "reindex", "grant"}
+    {
+        "execute",
+        "prepare",
+        "copy",
+        "create",
+        "alter",
+        "drop",
+        "refresh",
+        "call",
+        "do",
+        "load",
+        "reindex",
+        "grant",
+    }
 )
 """Words of statements that write what no list of names tells; ``do`` but for ``ON CONFLICT DO``."""
 _NO_CALLS = NOT_CALLS | frozenset(
-    """
-    if elsif elseif else while loop return raise conflict key set begin declare notice exception into by type
-    varchar char character bpchar numeric decimal dec bit varbit timestamp timestamptz time timetz interval float
-    """.split()
+    [
+        "if",
+        "elsif",
+        "elseif",
+        "else",
+        "while",
+        "loop",
+        "return",
+        "raise",
+        "conflict",
+        "key",
+        "set",
+        "begin",
+        "declare",
+        "notice",
+        "exception",
+        "into",
+        "by",
+        "type",
+        "varchar",
+        "char",
+        "character",
+        "bpchar",
+        "numeric",
+        "decimal",
+        "dec",
+        "bit",
+        "varbit",
+        "timestamp",
+        "timestamptz",
+        "time",
+        "timetz",
+        "interval",
+        "float",
+    ]
 )
 """Words of the language around the SQL, and types, that a parenthesis may follow."""
 _KNOWN = PURE_FUNCTIONS | HARMLESS_FUNCTIONS
-_SKIPPED = frozenset({"only", "table", "or", "abort", "fail", "ignore", "replace", "rollback", "low_priority"})
+_SKIPPED = frozenset(
+    {"only", "table", "or", "abort", "fail", "ignore", "replace", "rollback", "low_priority"}
+)
 
 
 def written_tables(
@@ -39,7 +85,9 @@ def written_tables(
     if tokens is None:
         return None
     written: set[str] = set()
-    names: set[int] = set()  # where tables are named: a list of columns may follow, which makes no call of them
+    names: set[int] = (
+        set()
+    )  # where tables are named: a list of columns may follow, which makes no call of them
     for at, token in enumerate(tokens):
         if token.kind != "word":
             continue
@@ -117,7 +165,11 @@ def _same_row(tokens: Sequence[Token], at: int, key: Sequence[str]) -> bool:
     place = statement.index("where")
     column = key[0].lower()
     rows = [[name, "=", which, ".", name] for name in (column, "rowid") for which in ("new", "old")]
-    return statement[place + 1 :] in rows and column not in statement[:place] and "rowid" not in statement[:place]
+    return (
+        statement[place + 1 :] in rows
+        and column not in statement[:place]
+        and "rowid" not in statement[:place]
+    )
 
 
 def _calls_unknown(tokens: Sequence[Token], names: Collection[int], harmless: Collection[str]) -> bool:

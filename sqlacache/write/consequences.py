@@ -80,7 +80,9 @@ class Consequences:
         if trigger.table in self._writes_also:
             return ()
         if trigger.writes is not None:
-            return tuple(dict.fromkeys(name for named in sorted(trigger.writes) for name in self._called(named)))
+            return tuple(
+                dict.fromkeys(name for named in sorted(trigger.writes) for name in self._called(named))
+            )
         logger.warning(
             "trigger %r on %s may write anything: every commit that fires it evicts everything; "
             "declare what it writes with writes_also={%r: [...]}",
@@ -154,7 +156,9 @@ class Consequences:
         ops: set[str] = {change.op}
         if change.op == "insert":
             ops |= _does(change)
-        if change.cause in _OF_ANY_KIND or change.table in self._relatives:  # a row may move to another partition
+        if (
+            change.cause in _OF_ANY_KIND or change.table in self._relatives
+        ):  # a row may move to another partition
             ops = {"insert", "update", "delete"}
         return any(
             not ops.isdisjoint(trigger.events)

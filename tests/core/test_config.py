@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import MetaData, exists, func, insert, select
+from sqlalchemy import exists, func, insert, select
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import declarative_base
 
@@ -18,7 +18,18 @@ from sqlacache import CacheError, ConfigError, configure
 from sqlacache.decisions import OPS
 from sqlacache.store.codec import SafeCodec
 from tests.support.databases import Database
-from tests.support.models import AuditLog, Base, CardPayment, Employee, Manager, Order, Payment, Tag, Team, User
+from tests.support.models import (
+    AuditLog,
+    Base,
+    CardPayment,
+    Employee,
+    Manager,
+    Order,
+    Payment,
+    Tag,
+    Team,
+    User,
+)
 from tests.support.reading import UNCACHED
 from tests.support.reads import entities, get, scalar
 
@@ -225,7 +236,9 @@ async def test_jitter_shortens_timeouts_and_never_lengthens_them(
 async def test_a_backend_may_be_a_mapping(database: Database) -> None:
     async with Used(database, backend={"url": "mem://", "max_bytes": 500}, models={"*": {}}) as used:
         assert used.cache._bindings[0].store.max_bytes == 500
-    async with Used(database, backend={"url": "mem://", "max_bytes": 5}, max_bytes=700, models={"*": {}}) as used:
+    async with Used(
+        database, backend={"url": "mem://", "max_bytes": 5}, max_bytes=700, models={"*": {}}
+    ) as used:
         assert used.cache._bindings[0].store.max_bytes == 700
 
 
@@ -267,7 +280,9 @@ async def test_a_vary_that_raises_bypasses_and_does_not_break_the_query(database
             assert "LookupError" in str(await used.cache.explain_get(session, User, 1))
 
 
-async def test_the_environment_overrides_the_code(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
+async def test_the_environment_overrides_the_code(
+    monkeypatch: pytest.MonkeyPatch, database: Database
+) -> None:
     monkeypatch.setenv("SQLACACHE_BACKEND", "mem://")
     monkeypatch.setenv("SQLACACHE_MODE", "off")
     async with Used(database, backend="redis://nowhere", mode="on", models={"*": {}}) as used:
@@ -280,7 +295,9 @@ async def test_the_environment_overrides_the_code(monkeypatch: pytest.MonkeyPatc
 
 def test_a_wrong_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SQLACACHE_MODE", "onn")
-    with pytest.raises(ConfigError, match=r"mode \(from SQLACACHE_MODE\): takes one of on, write_only, off, got 'onn'"):
+    with pytest.raises(
+        ConfigError, match=r"mode \(from SQLACACHE_MODE\): takes one of on, write_only, off, got 'onn'"
+    ):
         configure(telemetry=None)
     monkeypatch.delenv("SQLACACHE_MODE")
     monkeypatch.setenv("SQLACACHE_BACKEND", "redis://user:hunter2@host/0")
@@ -326,7 +343,10 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "timeout_infinite": ({"default_timeout": float("inf")}, ("default_timeout", "seconds above 0", "inf")),
     "timeout_nan": ({"default_timeout": float("nan")}, ("default_timeout", "seconds above 0", "nan")),
-    "path_module": ({"models": {"no.such.Model": {}}}, ("models['no.such.Model']", "cannot be imported", "no")),
+    "path_module": (
+        {"models": {"no.such.Model": {}}},
+        ("models['no.such.Model']", "cannot be imported", "no"),
+    ),
     "path_class": (
         {"models": {f"{MODELS}.Usr": {}}},
         (f"models['{MODELS}.Usr']", "cannot be imported", "Usr"),
@@ -334,7 +354,10 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "path_plain": ({"models": {"User": {}}}, ("models['User']", "dotted path such as", "'*'")),
     "path_odd": ({"models": {"tests.support:User": {}}}, ("models['tests.support:User']", "dotted path")),
     "path_none": ({"models": {"no.such.Model": None}}, ("models['no.such.Model']", "cannot be imported")),
-    "path_no_class": ({"models": {f"{MODELS}.user_tags": {}}}, (f"models['{MODELS}.user_tags']", "mapped class")),
+    "path_no_class": (
+        {"models": {f"{MODELS}.user_tags": {}}},
+        (f"models['{MODELS}.user_tags']", "mapped class"),
+    ),
     "prefix": ({"prefix": "a b"}, ("prefix", "letters", "'a b'")),
     "prefix_empty": ({"prefix": ""}, ("prefix", "1 to 64", "''")),
     "name": ({"name": 5}, ("name", "letters", "5")),
@@ -346,7 +369,10 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "jitter": ({"jitter": 1}, ("jitter", "fraction", "1")),
     "jitter_seconds": ({"jitter": timedelta(1)}, ("jitter", "fraction", "timedelta")),
     "functions": ({"functions": "now"}, ("functions", "collection of names", "'now'")),
-    "depends_on": ({"depends_on": {"v_sales": "orders"}}, ("depends_on['v_sales']", "collection", "'orders'")),
+    "depends_on": (
+        {"depends_on": {"v_sales": "orders"}},
+        ("depends_on['v_sales']", "collection", "'orders'"),
+    ),
     "depends_on_list": ({"depends_on": ["v_sales"]}, ("depends_on", "mapping", "v_sales")),
     "writes_also": ({"writes_also": {"orders": [5]}}, ("writes_also['orders']", "collection", "5")),
     "isolation": ({"isolation": "serializable"}, ("isolation", "'strict' or 'relaxed'", "'serializable'")),
@@ -451,7 +477,7 @@ async def test_a_path_that_still_is_not_there_at_bind_is_an_error(
 @pytest.mark.parametrize("key", [SafeCodec, f"{MODELS}.Role"], ids=["class", "path"])
 async def test_a_class_that_is_not_mapped_is_an_error_at_bind(key: Any, database: Database) -> None:
     cache = configure(models={key: {}, "*": {}}, telemetry=None)
-    with pytest.raises(ConfigError, match="takes a mapped class, got .* which is not mapped"):
+    with pytest.raises(ConfigError, match=r"takes a mapped class, got .* which is not mapped"):
         await cache.bind(database.engine)
     async with database.sessions() as session:
         answer = await cache.explain_get(session, User, 1)
@@ -465,13 +491,19 @@ async def test_a_class_named_twice_is_an_error_at_bind(database: Database) -> No
 
 
 async def test_a_class_mapped_after_bind_has_what_the_star_says(database: Database) -> None:
+    base = declarative_base(metadata=Base.metadata)
     async with Used(database, models={"*": {"timeout": 9}}) as used:
-        late = type("LateTag", (declarative_base(),), {"__table__": Tag.__table__.to_metadata(MetaData())})
-        assert await used.seconds(get(late, 1)) == pytest.approx(9)
+        late = type("LateTag", (base,), {"__table__": Tag.__table__})
+        try:
+            assert await used.seconds(get(late, 1)) == pytest.approx(9)
+        finally:
+            base.registry.dispose()
 
 
 @pytest.mark.parametrize("timeout", [0, -5, "60", None, True], ids=repr)
-async def test_a_wrong_timeout_of_one_execution_is_told_to_who_gave_it(timeout: Any, database: Database) -> None:
+async def test_a_wrong_timeout_of_one_execution_is_told_to_who_gave_it(
+    timeout: Any, database: Database
+) -> None:
     async with Used(database, models={"*": {}}) as used:
         async with database.sessions() as session:
             if timeout is None:

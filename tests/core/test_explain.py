@@ -50,7 +50,12 @@ async def test_a_hit_tells_what_would_be_served_and_since_when(reader: Reader) -
     assert 3500 < answer.expires_in <= 3600
     said = str(answer)
     assert said.startswith("HIT: 1 row(s) would be served from the cache")
-    for part in (f"entry       {answer.key}", "depends on  users:1", "s ago, expires in", "the database took"):
+    for part in (
+        f"entry       {answer.key}",
+        "depends on  users:1",
+        "s ago, expires in",
+        "the database took",
+    ):
         assert part in said
     await reader.hit(get(User, 1))
 
@@ -168,7 +173,11 @@ BYPASSES: dict[str, tuple[Callable[[], Any], str, str]] = {
     "never_cached": (lambda: select(AuditLog), "opted_out", "never cached"),
     "locking": (lambda: select(User).with_for_update(), "locking_read", "FOR UPDATE"),
     "text": (lambda: text("SELECT 1"), "raw_sql", "text that the cache cannot read"),
-    "random": (lambda: select(User.id, func.random()), "nondeterministic", "random() is not known to be pure"),
+    "random": (
+        lambda: select(User.id, func.random()),
+        "nondeterministic",
+        "random() is not known to be pure",
+    ),
     "populate": (
         lambda: select(User).execution_options(populate_existing=True),
         "refresh",
@@ -184,9 +193,7 @@ BYPASSES: dict[str, tuple[Callable[[], Any], str, str]] = {
 
 
 @pytest.mark.parametrize(("build", "reason", "words"), BYPASSES.values(), ids=BYPASSES.keys())
-async def test_a_bypass_says_why(
-    build: Callable[[], Any], reason: str, words: str, reader: Reader
-) -> None:
+async def test_a_bypass_says_why(build: Callable[[], Any], reason: str, words: str, reader: Reader) -> None:
     with reader.database.probe() as traffic:
         answer = await explained(reader, build())
     assert traffic.statements == []

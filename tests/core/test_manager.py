@@ -8,7 +8,18 @@ import pytest
 from sqlalchemy import func, select
 
 from sqlacache import CacheError, configure, testing
-from tests.support.models import AuditLog, CardPayment, Employee, Manager, Order, Payment, Stock, Tag, User, user_tags
+from tests.support.models import (
+    AuditLog,
+    CardPayment,
+    Employee,
+    Manager,
+    Order,
+    Payment,
+    Stock,
+    Tag,
+    User,
+    user_tags,
+)
 from tests.support.reading import UNCACHED, Reader
 from tests.support.reads import entities, follow, get, rows, scalar
 
@@ -22,7 +33,9 @@ free = rows(lambda: select(User.id).where(User.plan == "free").order_by(User.id)
 count = scalar(lambda: select(func.count()).select_from(User))
 
 
-async def test_invalidate_by_keys_evicts_those_rows_and_the_lists_that_could_hold_them(reader: Reader) -> None:
+async def test_invalidate_by_keys_evicts_those_rows_and_the_lists_that_could_hold_them(
+    reader: Reader,
+) -> None:
     await reader.warm(get(User, 1), get(User, 2), get(User, 3), listed, get(Order, 1))
     assert await reader.cache.invalidate(User, pks=[1, 3]) > 0
     await reader.hit(get(User, 2))
@@ -94,7 +107,9 @@ async def test_an_invalidation_is_recorded_with_its_cause(reader: Reader) -> Non
     assert record.phase_two_seconds >= 0
 
 
-async def test_invalidate_all_evicts_everything_of_its_own_cache_only(reader: Reader, other_database: Any) -> None:
+async def test_invalidate_all_evicts_everything_of_its_own_cache_only(
+    reader: Reader, other_database: Any
+) -> None:
     other = configure(models={"*": {}}, telemetry=None, prefix="other")
     await other.bind(other_database.engine)
     others = Reader(other_database, other)
@@ -207,7 +222,9 @@ async def test_a_wrong_touched_is_an_error_and_evicts_nothing(
     await reader.hit(get(User, 1))
 
 
-@pytest.mark.parametrize("wrong", ["User", int, User(), User.__table__, None], ids=lambda wrong: type(wrong).__name__)
+@pytest.mark.parametrize(
+    "wrong", ["User", int, User(), User.__table__, None], ids=lambda wrong: type(wrong).__name__
+)
 async def test_invalidate_takes_a_mapped_class(wrong: Any, reader: Reader) -> None:
     with pytest.raises(CacheError, match="invalidate: takes a mapped class, got"):
         await reader.cache.invalidate(wrong)

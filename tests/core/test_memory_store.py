@@ -47,7 +47,9 @@ def drops() -> list[tuple[str, int]]:
 
 @pytest.fixture
 def store(drops: list[tuple[str, int]], clock: FakeTime) -> MemoryStore:
-    return MemoryStore(max_bytes=1000, lease=30, on_drop=lambda table, entries: drops.append((table, entries)))
+    return MemoryStore(
+        max_bytes=1000, lease=30, on_drop=lambda table, entries: drops.append((table, entries))
+    )
 
 
 def seed(store: MemoryStore, names: Any = NAMES, shapes: Any = (ROW,)) -> Any:
@@ -94,7 +96,9 @@ def test_what_is_filled_under_seeded_stamps_is_found(store: MemoryStore) -> None
     assert (len(store), store.bytes) == (1, 10)
 
 
-def test_a_marked_stamp_serves_nobody_until_it_is_settled_and_then_the_entry_is_dead(store: MemoryStore) -> None:
+def test_a_marked_stamp_serves_nobody_until_it_is_settled_and_then_the_entry_is_dead(
+    store: MemoryStore,
+) -> None:
     filled(store)
     assert mark(store, "w", row("users:1")) == {"users": 1}
     assert decided(store).entry is None

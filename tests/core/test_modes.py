@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+import sqlalchemy
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import selectinload
 
@@ -159,6 +160,9 @@ async def test_an_option_that_is_false_changes_nothing(reader: Reader) -> None:
     await reader.warm(read)
 
 
+@pytest.mark.skipif(
+    sqlalchemy.__version__.startswith("1."), reason="1.4 hands no execution options on to eager loads"
+)
 async def test_skip_reaches_the_loads_that_a_statement_brings_along(reader: Reader) -> None:
     async def read(session: Any) -> Any:
         statement = select(User).options(selectinload(User.orders)).order_by(User.id)

@@ -100,7 +100,9 @@ def test_an_update_of_a_column_that_nobody_reads_touches_the_row_only() -> None:
 
 def test_an_insert_touches_the_conditions_that_the_new_row_meets() -> None:
     what = touched(
-        changed(None, (None, {"id": "9", "active": "false", "plan": "free"}), cause="row_insert", kind="insert")
+        changed(
+            None, (None, {"id": "9", "active": "false", "plan": "free"}), cause="row_insert", kind="insert"
+        )
     )
     assert set(what.stamps) == {
         "users:9",
@@ -124,7 +126,7 @@ def test_a_value_that_is_not_known_widens_to_the_shape(old: dict[str, str]) -> N
     what = touched(changed({"active"}, (old, {"id": "1", "active": "true"})), shapes=(ROW, ACTIVE))
     assert {"users:1", "users?active", "users?active=true"} <= set(what.stamps)
     assert what.scope == "conditions"
-    assert ("users:key" in what.stamps) == (old == {})
+    assert (ROW.name in what.stamps) == (old == {})
 
 
 def test_a_write_of_unknown_rows_touches_every_shape_it_meets_and_bumps() -> None:
@@ -143,7 +145,7 @@ def test_a_bulk_write_under_a_condition_touches_its_tags() -> None:
         "users?active=false&plan=x",
         "users?active=false",
         "users:*",
-        "users:key",
+        ROW.name,
     }
 
 

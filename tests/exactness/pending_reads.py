@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, column, insert, select, text, union_all
+from sqlalchemy import bindparam, column, exists, insert, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tests.support.models import Tag
+from tests.support.models import Tag, User
 from tests.support.reading import Reader
-from tests.support.reads import entities, get, rows
+from tests.support.reads import entities, get, rows, scalar
 from tests.support.situations import Situation, check, check_untouched, situations
-from tests.support.writes import change, execute_on_connection
+from tests.support.writes import add, change, execute_on_connection, new_user
 
 from .support_exact import furnished
 from .support_schema import Book, furnish
@@ -88,3 +88,9 @@ UNNAMED = {
 @pytest.mark.parametrize("read", UNNAMED.values(), ids=UNNAMED.keys())
 async def test_a_statement_of_text_bypasses_as_text(read: Any, reader: Reader) -> None:
     await reader.bypass(read, "raw_sql")
+
+
+# read/conditions.py: the select inside of EXISTS, when it is the only column, is not narrowed.
+async def test_an_exists_is_left_by_a_row_outside_its_condition(reader: Reader) -> None:
+    read = scalar(lambda: select(exists().where(User.plan == "max")))
+    await check_untouched([read], add(new_user), reader)

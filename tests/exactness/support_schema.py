@@ -220,12 +220,9 @@ def fill(connection: Connection, metadata: MetaData, rows: dict[Any, list[dict[s
     metadata.create_all(connection)
     for table, values in rows.items():
         connection.execute(insert(table), values)
-        column = table.autoincrement_column
-        if column is None:
-            continue
-        if connection.dialect.name == "postgresql":
+        if connection.dialect.name == "postgresql" and "id" in table.c:
             connection.execute(
-                text(f"SELECT setval(pg_get_serial_sequence('{table.name}', '{column.name}'), 50, false)")
+                text(f"SELECT setval(pg_get_serial_sequence('{table.name}', 'id'), 50, false)")
             )
 
 

@@ -69,12 +69,6 @@ CASCADES = [
         "a_deleted_parent_is_seen_by_a_get_two_levels_down", get(Street, 1), in_session(delete_region), TEAMS
     ),
     Situation(
-        "a_deleted_parent_leaves_the_children_of_others",
-        cities_of("n"),
-        in_session(delete_region),
-        cities_of("s"),
-    ),
-    Situation(
         "a_deleted_parent_unsets_a_reference_two_levels_down",
         get(Visitor, 1),
         in_session(delete_region),
@@ -87,19 +81,12 @@ CASCADES = [
         visitor_names,
     ),
     Situation(
-        "a_deleted_child_leaves_the_grandchildren_of_others",
-        streets_of(1),
-        in_session(delete_city),
-        streets_of(2),
-    ),
-    Situation(
         "a_deleted_child_leaves_its_parents",
         follow(Region, "n", "cities"),
         in_session(delete_city),
         all_of(Region),
     ),
     Situation("a_delete_by_statement", get(Street, 1), _delete_n, TEAMS),
-    Situation("a_delete_by_statement_leaves_others", cities_of("n"), _delete_n, cities_of("s")),
     Situation("a_delete_by_core", get(Street, 1), _core_delete_n, TEAMS),
     Situation("a_delete_in_text", get(Street, 1), _replaced, TEAMS, raw=True),
     Situation(

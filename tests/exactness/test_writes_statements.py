@@ -377,18 +377,6 @@ async def test_a_select_of_a_writing_function(call: Any, how: str, database: Dat
 
 
 @ON_POSTGRESQL
-async def test_a_writing_function_made_after_bind(database: Database, bind: Bind) -> None:
-    reader = await bind()
-    await prepare(database, _BUMP)
-    await reader.warm(get(User, 1), names)
-    async with database.transaction() as session:
-        await session.execute(select(func.rename_user(1)))
-    for read in (get(User, 1), names):
-        await reader.miss(read, BY_WRITE)
-        await reader.hit(read)
-
-
-@ON_POSTGRESQL
 async def test_a_function_that_is_declared_to_write_nothing_evicts_nothing(
     database: Database, bind: Bind
 ) -> None:

@@ -40,10 +40,11 @@ class Program(NamedTuple):
 
 
 STEPS = weighted(
-    nothing=1, write=26, commit=14, read=6, peek=4, rollback=3, begin_nested=4, release=3, rollback_nested=3, close=1,
-    race_select=3, race_before_commit=1, race_after_commit=1, autocommit=1, connection=1,
+    nothing=1, write=26, commit=14, read=8, savepoint=8, peek=3, rollback=3, begin_nested=3, release=2,
+    rollback_nested=2, close=1, race_select=3, race_before_commit=1, race_after_commit=1, autocommit=1, connection=1,
     invalidate=1, mode=1, rebind=1,
 )  # fmt: skip
+MOST_WATCHED = 6
 
 
 def draw_step(choose: Choices, kinds: tuple[str, ...] = STEPS, writes: tuple[str, ...] = WRITE_MIX) -> Step:
@@ -51,11 +52,15 @@ def draw_step(choose: Choices, kinds: tuple[str, ...] = STEPS, writes: tuple[str
     kind = choose.of(kinds)
     if kind == "nothing":  # what hypothesis shrinks a step to that it cannot leave out
         return Step(kind)
-    slot = choose.of(SLOTS)
+    slot = choose.of((0, 1, 0, 1, 2))
     what: Any = None
     if kind in ("write", "autocommit", "connection"):
         what = draw_write(choose, writes)
-    elif kind in ("read", "peek", "race_select"):
+    elif kind == "savepoint":
+        what = (draw_write(choose, writes), draw_write(choose, writes), choose.of(("rollback", "release")))
+    elif kind in ("read", "peek"):
+        what = choose.of(range(MOST_WATCHED))
+    elif kind == "race_select":
         what = draw_read(choose)
     elif kind == "mode":
         what = choose.of(("write_only", "off"))

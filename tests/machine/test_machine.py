@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from .drawing import strategy
-from .programs import Program, draw_step
+from .programs import MOST_WATCHED, Program, draw_step
 from .reads import draw_read
 from .world import Figures, World, prepare
 
 HARD = os.environ.get("HYPOTHESIS_PROFILE") == "hard"
-EXAMPLES = 3000 if HARD else 50
+EXAMPLES = 3000 if HARD else 40
 LEAST_HITS = 0.8
 BUDGETS = {
     "dirty_transaction": 0.10,  # reads of sessions that wrote what they read
@@ -34,7 +34,7 @@ BUDGETS = {
 
 programs = st.builds(
     Program,
-    st.lists(strategy(draw_read), min_size=3, max_size=6, unique=True).map(tuple),
+    st.lists(strategy(draw_read), min_size=3, max_size=MOST_WATCHED, unique=True).map(tuple),
     st.lists(strategy(draw_step), min_size=15, max_size=40).map(tuple),
 )
 
@@ -46,6 +46,7 @@ def test_whatever_sessions_do_reads_are_what_the_database_says_and_most_of_them_
     caplog.set_level(logging.ERROR, "sqlacache")
     loop.run_until_complete(prepare(empty_database))
     figures = Figures()
+    world = World(empty_database, figures)
 
     @settings(
         max_examples=EXAMPLES,
@@ -58,13 +59,12 @@ def test_whatever_sessions_do_reads_are_what_the_database_says_and_most_of_them_
     )
     @given(programs)
     def run(program: Program) -> None:
-        world = World(empty_database, figures)
-        try:
-            loop.run_until_complete(world.run(program))
-        finally:
-            loop.run_until_complete(world.dispose())
+        loop.run_until_complete(world.run(program))
 
-    run()
+    try:
+        run()
+    finally:
+        loop.run_until_complete(world.dispose())
     total = sum(figures.decisions.values())
     bypassed = {
         name.split(" ", 1)[1]: count / total

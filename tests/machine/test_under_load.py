@@ -8,7 +8,7 @@ stale; one above the ceiling was never committed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,25 +83,30 @@ class Load:
     switched: int = 0
     """How often the cache was switched: a reader during which it was not switched knows the mode."""
 
-    async def run(self, disturb: Callable[[Load], Awaitable[None]]) -> None:
+    async def run(self, disturb: Callable[[Load], Coroutine[Any, Any, None]]) -> None:
         """Run readers, writers and ``disturb`` until everything is written; then read once more."""
         one_writer = asyncio.Lock()  # SQLite has only one at a time
         sqlite = self.database.dialect == "sqlite"
         self.locks = {line: one_writer if sqlite else asyncio.Lock() for line in LINES}
-        disturbing = asyncio.create_task(disturb(self))
-        tasks = [asyncio.create_task(self._write(line)) for line in LINES]
-        tasks += [asyncio.create_task(self._read(number)) for number in range(READERS)]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in (*tasks, disturbing):
-                task.cancel()
-            await asyncio.gather(*tasks, disturbing, return_exceptions=True)
-        if not disturbing.cancelled():
-            disturbing.result()
+        work = [self._write(line) for line in LINES] + [self._read(number) for number in range(READERS)]
+        tasks = [asyncio.create_task(self._until_one_fails(each)) for each in (*work, disturb(self))]
+        await asyncio.wait(tasks)
+        for task in tasks:
+            task.result()
         for read in READS:
             for line in LINES:
                 await self._read_once(read, line)
+
+    async def _until_one_fails(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except BaseException:
+            self.written = (
+                WRITES  # the others come to their end by themselves, instead of being cancelled somewhere
+            )
+            raise
+        finally:
+            self.progress.set()
 
     @property
     def over(self) -> bool:

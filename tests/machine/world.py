@@ -22,9 +22,11 @@ from .schema import WRITES_ALSO, Order, User, reset
 from .sessions import Slot, make_engine, prepare
 
 BY_WRITE = frozenset({"row_invalidated", "condition_invalidated", "table_invalidated"})
-UNCOMMITTED = frozenset({"write", "read", "peek", "begin_nested"})
+UNCOMMITTED = frozenset({"write", "read", "peek", "savepoint", "begin_nested"})
 """Steps that change nothing for anybody else: after them, only some of what is watched is compared, in turn."""
 FEW = 2
+BY_WRITER = frozenset({"write", "read", "peek", "savepoint", "begin_nested", "release", "rollback_nested"})
+"""Steps that SQLite's only writer makes, if there is one, whichever session was drawn."""
 
 
 class Mismatch(AssertionError):
@@ -141,7 +143,7 @@ class World:
         self.done.append(step)
         self.figures.steps += 1
         slot = self._slots[step.slot]
-        if step.kind == "write":
+        if step.kind in BY_WRITER:
             slot = self._writer() or slot
         act: Callable[[Slot, Any], Awaitable[None]] = getattr(self, f"_do_{step.kind}")
         self._truth.clear()
@@ -184,8 +186,19 @@ class World:
         if slot.nested:
             await slot.nested.pop().rollback()
 
-    async def _do_peek(self, slot: Slot, read: Read) -> None:
+    async def _do_savepoint(self, slot: Slot, what: Any) -> None:
+        """A write before a savepoint, one inside it, and its end."""
+        before, inside, end = what
+        await slot.session.run_sync(before)
+        await slot.session.flush()
+        savepoint = await slot.session.begin_nested()
+        await slot.session.run_sync(inside)
+        await slot.session.flush()
+        await (savepoint.commit() if end == "release" else savepoint.rollback())
+
+    async def _do_peek(self, slot: Slot, which: int) -> None:
         """A session reads without flushing what is pending."""
+        read = self._watched_read(which)
 
         def both(session: Any) -> None:
             with session.no_autoflush:
@@ -194,8 +207,9 @@ class World:
         if not read.entities:
             await slot.session.run_sync(both)
 
-    async def _do_read(self, slot: Slot, read: Read) -> None:
+    async def _do_read(self, slot: Slot, which: int) -> None:
         """A session reads what it and others wrote; with entities, only where it can be made to forget its objects."""
+        read = self._watched_read(which)
         if read.entities and slot.nested:
             return
 
@@ -206,6 +220,9 @@ class World:
             self._compare_own(session, read, "in the session itself")
 
         await slot.session.run_sync(both)
+
+    def _watched_read(self, which: int) -> Read:
+        return self.watched[which % len(self.watched)]
 
     def _compare_own(self, session: Any, read: Read, how: str) -> None:
         first = read(session)

@@ -182,8 +182,12 @@ async def test_a_write_through_a(situation: Situation, reader: Reader) -> None:
 
 
 @situations(RAW)
-async def test_raw_sql(situation: Situation, reader: Reader) -> None:
+async def test_raw_sql(situation: Situation, reader: Reader, other_reader: Reader) -> None:
+    """Without a parser nobody knows what raw SQL writes: everything of its database goes, and nothing of another's."""
+    await other_reader.warm(situation.read, situation.control)
     await check(situation, reader)
+    await other_reader.hit(situation.read)
+    await other_reader.hit(situation.control)
 
 
 async def test_a_raw_select_touches_nothing(reader: Reader) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import selectinload
 
 from tests.support.models import Order, User
@@ -69,6 +70,19 @@ async def test_two_reads_of_one_session_share_no_values(read: Read, reader: Read
         spoil(await read(session))
         session.expunge_all()
         assert "spoilt" not in repr(_visible(await read(session)))
+
+
+@pytest.mark.parametrize(
+    "database", [pytest.param("postgresql", marks=pytest.mark.integration)], indirect=True
+)
+async def test_lists_that_the_driver_itself_returns_are_not_shared(reader: Reader) -> None:
+    arrays = rows(lambda: select(User.id, array([User.id, User.id + 1])).order_by(User.id))
+    for _ in range(3):
+        async with reader.database.sessions() as session:
+            found = await arrays(session)
+            assert found[0] == (1, [1, 2])
+            spoil(found)
+    await reader.hit(arrays)
 
 
 async def test_an_entity_loaded_by_a_hit_can_be_changed_and_written(reader: Reader) -> None:

@@ -275,7 +275,7 @@ async def test_a_savepoint_that_commits_by_itself_is_seen_even_if_the_session_th
     reader: Reader,
 ) -> None:
     """On SQLite a savepoint before the first write is the transaction, and releasing it commits."""
-    await reader.warm(USER_1, names)
+    await reader.warm(USER_1, names, USER_2)
     async with reader.database.sessions() as session:
         async with session.begin_nested():
             await rename(session)
@@ -287,10 +287,11 @@ async def test_a_savepoint_that_commits_by_itself_is_seen_even_if_the_session_th
     for read in (USER_1, names):
         await reader.current(read)
         await reader.hit(read)
+    await reader.hit(USER_2)
 
 
 async def test_a_session_reads_on_after_its_commit(reader: Reader) -> None:
-    await reader.warm(USER_1, names)
+    await reader.warm(USER_1, names, USER_2)
     async with reader.database.sessions() as session:
         await rename(session)
         await session.commit()
@@ -299,6 +300,7 @@ async def test_a_session_reads_on_after_its_commit(reader: Reader) -> None:
         assert (1, "zed") in (await session.execute(select(User.id, User.name))).all()
     await reader.current(USER_1)
     await reader.current(names)
+    await reader.hit(USER_2)
 
 
 async def test_a_session_reads_on_after_its_rollback(reader: Reader) -> None:
