@@ -135,11 +135,14 @@ class CacheManager:
     ) -> Callable[[Any], AbstractAsyncContextManager[None]]:
         """Return a lifespan for FastAPI or Starlette that binds ``engines`` at start and disconnects at the end."""
 
+        if not engines:
+            raise ConfigError("lifespan: takes at least one AsyncEngine")
+
         @asynccontextmanager
         async def run(app: Any) -> AsyncIterator[None]:
-            for engine in engines:
-                await self.bind(engine, database=database)
             try:
+                for engine in engines:
+                    await self.bind(engine, database=database)
                 yield
             finally:
                 await self.disconnect()
@@ -188,7 +191,7 @@ class CacheManager:
         """
         if not is_mapped(model):
             raise CacheError(f"invalidate: takes a mapped class, got {model!r}")
-        keys = None if pks is None else list(pks)
+        keys = _keys(pks)
         total = 0
         mapper: Any = inspect(model)
         for table in mapper.tables:
@@ -221,7 +224,7 @@ class CacheManager:
                 raise CacheError(f"touched: {table} has no column {unknown[0]!r}")
         return await self._touch(
             table,
-            None if pks is None else list(pks),
+            _keys(pks),
             None if columns is None else frozenset(columns),
             "touched",
             known,
@@ -231,6 +234,8 @@ class CacheManager:
         self, name: str, keys: list[Any] | None, columns: frozenset[str] | None, cause: Any, table: Any
     ) -> int:
         total = 0
+        if keys == []:
+            return 0
         for binding in self._unique_stores():
             rows = None
             if keys is not None and table is not None:
@@ -272,6 +277,14 @@ class CacheManager:
         self.observers.remove(observer)
 
 
+def _keys(pks: Any) -> list[Any] | None:
+    if pks is None:
+        return None
+    if isinstance(pks, (str, bytes)) or not isinstance(pks, Iterable):
+        raise CacheError(f"pks takes a collection of primary keys, got {pks!r}")
+    return list(pks)
+
+
 def _row_of(binding: Binding, table: Any, key: Any) -> RowChange:
     columns = list(table.primary_key.columns)
     values = key if isinstance(key, (tuple, list)) else (key,)
@@ -281,7 +294,10 @@ def _row_of(binding: Binding, table: Any, key: Any) -> RowChange:
     for column, value in zip(columns, values):
         normalise = binding.canonical.of(column)
         if normalise is not None:
-            row[column.name] = normalise(value)
+            try:
+                row[column.name] = normalise(value)
+            except ValueError as error:
+                raise CacheError(f"{table.fullname}: {column.name} has no such value as {value!r}: {error}") from error
     return RowChange(row, row)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+from urllib.parse import quote
 
 from .decisions import EvictionCause, Scope
 
@@ -23,6 +24,11 @@ EVERYTHING = "*"
 MAX_STAMPS = 2000
 """A commit that would replace more stamps than this on one table replaces the table's stamp instead: replacing 8,000
 in one script holds a Redis server for about 60 ms (DESIGN section 4)."""
+
+
+def _escaped(column: str) -> str:
+    """Return a column's name without the characters that names of stamps are put together with."""
+    return column if column.isidentifier() else quote(column, safe=" ")
 
 
 @dataclass(frozen=True)
@@ -37,21 +43,21 @@ class Shape:
     name: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        used = "" if self.footprint is None else f"({','.join(sorted(self.footprint))})"
+        used = "" if self.footprint is None else f"({','.join(map(_escaped, sorted(self.footprint)))})"
         if self.keyed:
-            suffix = ":key"
+            suffix = ":#key"
         elif self.columns:
-            suffix = "?" + "&".join(self.columns)
+            suffix = "?" + "&".join(map(_escaped, self.columns))
         else:
             suffix = ":*"
         object.__setattr__(self, "name", f"{self.table}{used}{suffix}")
 
     def tag(self, values: Sequence[str]) -> str:
         """Return the tag of one combination of canonical ``values``, in the order of ``columns``."""
-        used = "" if self.footprint is None else f"({','.join(sorted(self.footprint))})"
+        used = "" if self.footprint is None else f"({','.join(map(_escaped, sorted(self.footprint)))})"
         if self.keyed:
             return f"{self.table}{used}:{','.join(values)}"
-        narrowed = "&".join(f"{column}={value}" for column, value in zip(self.columns, values))
+        narrowed = "&".join(f"{_escaped(column)}={value}" for column, value in zip(self.columns, values))
         return f"{self.table}{used}?{narrowed}"
 
     def meets(self, columns: frozenset[str] | None) -> bool:
@@ -160,7 +166,7 @@ def _add(entry: TableTouch, change: ChangeLike, shapes: Iterable[Shape], key: tu
         for row in change.rows:
             _add_row(entry, whole, row, remember=True)
     for shape in shapes:
-        if not shape.meets(change.columns) or (shape.keyed and shape.footprint is None):
+        if not shape.meets(change.columns) or (shape.keyed and shape.footprint is None and shape.columns == key):
             continue
         if not shape.columns:
             entry.stamps[shape.name] = None

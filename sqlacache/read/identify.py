@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.orm import Session
 
 from ..decisions import BypassReason
-from ..errors import SerializationError
+from ..errors import ConfigError, SerializationError
 from ..store.codec import encode_values
 from ..store.stamps import StampView, Verdict
 from ..tags import EVERYTHING
@@ -124,7 +124,10 @@ class Identifier:
         if not isinstance(given, Mapping):
             return "unkeyable_params"
         translate = options.get("schema_translate_map") or read.options.get("schema_translate_map")
-        declared = tuple(options.get("sqlacache_depends_on") or ())
+        declared = options.get("sqlacache_depends_on") or ()
+        if isinstance(declared, str) or not all(isinstance(name, str) for name in declared):
+            raise ConfigError(f"sqlacache_depends_on: takes a collection of names, got {declared!r}")
+        declared = tuple(declared)
         plan = read.plan = self._plan(state, key.shape, tuple(sorted(given)), translate, declared)
         policy = plan.policy
         if plan.bypass is not None and not plan.sources:
@@ -182,8 +185,11 @@ class Identifier:
             depends_on=declared,
             pure_functions=binding.pure_functions,
             views=binding.views,
+            declared_views=self.settings.depends_on,
         )
-        plan.policy = self.settings.policy(plan.sources)
+        named = [table for name in plan.declared if (table := binding.models.table(name)) is not None]
+        mapped = any(binding.models.mappers(table) for table in plan.sources)
+        plan.policy = self.settings.policy(plan.sources if mapped or not named else named)
         if plan.bypass is None:
             plan.limit(binding.admit)
             plan.order = tuple(sorted(plan.compiled.bind_names.values()))

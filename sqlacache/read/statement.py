@@ -190,6 +190,7 @@ def analyse(
     depends_on: Sequence[str] = (),
     pure_functions: frozenset[str] = frozenset(),
     views: Mapping[str, Sequence[str]] | frozenset[str] = frozenset(),
+    declared_views: Mapping[str, Sequence[str]] | None = None,
 ) -> Plan:
     """Analyse a statement's shape.
 
@@ -204,13 +205,19 @@ def analyse(
             not known otherwise.
         pure_functions: More functions that the user declares pure, in lower case.
         views: Relations of the database that are not tables.
+        declared_views: What relations of the database read from, as the user declares once for all statements.
     """
     recording = record(statement, dialect, names, schema_translate_map)
     plan = Plan(_op(statement, recording))
+    declared_views = declared_views or {}
+    by_option = bool(depends_on)
+    sources = [*recording.untracked, *(full_name(table) for table in recording.tables)]
+    depends_on = tuple(dict.fromkeys([*depends_on, *_declared(sources, declared_views)]))
+    given = frozenset(declared_views)
     plan.sources = tuple(recording.tables)
     plan.tables = tuple(dict.fromkeys([*(full_name(table) for table in recording.tables), *depends_on]))
     plan.declared = tuple(depends_on)
-    plan.bypass, plan.notes = _static_bypass(recording, bool(depends_on), pure_functions, views)
+    plan.bypass, plan.notes = _static_bypass(recording, by_option, given, pure_functions, views)
     if plan.bypass is not None:
         return plan
     plan.compiled = compile_statement(statement, dialect, compiled_cache, names, schema_translate_map)
@@ -226,8 +233,20 @@ def analyse(
     return plan
 
 
+def _declared(sources: Sequence[str], declared_views: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the declared relations among ``sources`` and what they read from, views of views included."""
+    found: dict[str, None] = {}
+    waiting = [source for source in sources if source in declared_views]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = None
+            waiting += declared_views.get(name, ())
+    return list(found)
+
+
 def _static_bypass(
-    recording: Recording, declared: bool, pure: frozenset[str], views: Any
+    recording: Recording, declared: bool, given: frozenset[str], pure: frozenset[str], views: Any
 ) -> tuple[BypassReason | None, str]:
     if recording.writes:
         return "raw_sql", "the statement writes"
@@ -243,7 +262,9 @@ def _static_bypass(
     if recording.text or recording.star:
         return "raw_sql", "text in the statement; name its tables with sqlacache_depends_on"
     untracked = [*recording.untracked, *(full_name(t) for t in recording.tables if full_name(t) in views)]
-    if untracked or not recording.tables:
+    known = [name for name in untracked if name in given]
+    untracked = [name for name in untracked if name not in given]
+    if untracked or not (recording.tables or known):
         return "untracked_source", f"source {untracked[0]!r} is not a known table" if untracked else "no table"
     return None, ""
 

@@ -28,43 +28,11 @@ _UNKNOWABLE = frozenset(
     }
 )
 """Words of statements that write what no list of names tells; ``do`` but for ``ON CONFLICT DO``."""
-_NO_CALLS = NOT_CALLS | frozenset(
-    [
-        "if",
-        "elsif",
-        "elseif",
-        "else",
-        "while",
-        "loop",
-        "return",
-        "raise",
-        "conflict",
-        "key",
-        "set",
-        "begin",
-        "declare",
-        "notice",
-        "exception",
-        "into",
-        "by",
-        "type",
-        "varchar",
-        "char",
-        "character",
-        "bpchar",
-        "numeric",
-        "decimal",
-        "dec",
-        "bit",
-        "varbit",
-        "timestamp",
-        "timestamptz",
-        "time",
-        "timetz",
-        "interval",
-        "float",
-    ]
-)
+_AROUND = """
+    if elsif elseif else while loop return raise conflict key set begin declare notice exception into by type
+    varchar char character bpchar numeric decimal dec bit varbit timestamp timestamptz time timetz interval float
+"""
+_NO_CALLS = NOT_CALLS.union(_AROUND.split())
 """Words of the language around the SQL, and types, that a parenthesis may follow."""
 _KNOWN = PURE_FUNCTIONS | HARMLESS_FUNCTIONS
 _SKIPPED = frozenset(
@@ -77,9 +45,9 @@ def written_tables(
 ) -> frozenset[str] | None:
     """Return the names of the tables that ``source``, fired by ``table``, writes; ``None`` if that cannot be told.
 
-    Names are in lower case, with their schema where the source gives it. An UPDATE of no other row of ``table`` than the
-    one that fired (``WHERE id = NEW.id``, ``key`` being its primary key) is left out. ``harmless`` are functions of the
-    database's users that write nothing.
+    Names are in lower case, with their schema where the source gives it. An UPDATE of no other row of ``table`` than
+    the one that fired (``WHERE id = NEW.id``, ``key`` being its primary key) is left out. ``harmless`` are functions of
+    the database's users that write nothing.
     """
     tokens = tokens_of(source, dialect)
     if tokens is None:

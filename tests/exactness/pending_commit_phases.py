@@ -1,4 +1,4 @@
-"""Not collected: these fail until the engine is changed as the report says; then they belong to ``test_commit_phases``."""
+"""Not collected: fails until the engine is changed; then it belongs to ``test_commit_phases``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.situations import BY_KEY, Situation, check, situations
 from tests.support.writes import read_past_the_cache
 
 from .setups import ON_POSTGRESQL, ON_SQLITE, Bind, prepare
-from .test_commit_phases import READS, RENAME, SLOW_COMMIT, TEAMS, _backend, names
+from .test_commit_phases import READS, RENAME, SLOW_COMMIT, TEAMS, USER_1, USER_2, _backend, names, users
 
 
 @pytest.mark.parametrize("release", ["RELEASE mine", "RELEASE SAVEPOINT mine"])

@@ -1,4 +1,4 @@
-"""Not collected: these fail until the engine is changed as the report says; then they belong to ``test_who_sees_what``."""
+"""Not collected: fails until the engine is changed; then it belongs to ``test_who_sees_what``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Not collected: these fail until the engine is changed as the report says; then they belong to ``test_writes_statements``."""
+"""Not collected: fails until the engine is changed; then it belongs to ``test_writes_statements``."""
 
 from __future__ import annotations
 

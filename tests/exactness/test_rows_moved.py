@@ -303,9 +303,10 @@ async def test_a_deferred_column_is_loaded_as_it_is_then(reader: Reader) -> None
     async def other(session: AsyncSession) -> Any:
         return await session.run_sync(_email_of_2)
 
-    await reader.warm(read, other)
+    await reader.warm(other)
+    await reader.current(read)  # on SQLAlchemy 1.4 such a load looks like a refresh, and bypasses
     await change(User, 1, name="zed")(reader.database)
-    assert (await reader.miss(read, BY_WRITE)).value == "zed"
+    assert (await reader.current(read)).value == "zed"
     await reader.hit(other)
 
 

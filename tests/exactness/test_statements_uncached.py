@@ -73,7 +73,7 @@ BYPASSED: dict[str, tuple[Read, str]] = {
     "suffix": (rows(lambda: select(Book.id).order_by(Book.id).suffix_with("/* hint */")), "raw_sql"),
     "unknown_table": (
         rows(lambda: select(table("odd_books", column("id")).c.id).order_by("id")),
-        "not_configured",
+        "untracked_source",
     ),
     "stream": (stream, "streaming"),
 }

@@ -100,3 +100,21 @@ async def test_a_reader_under_way_stores_nothing_stale_under_the_new_binding(rea
         await slow
     await reader.current(names)
     await reader.hit(names)
+
+
+@pytest.mark.parametrize("where", [before_commit, after_commit])
+async def test_a_commit_sent_while_nothing_was_bound_leaves_nothing_stale_under_the_new_binding(
+    where: Any, reader: Reader
+) -> None:
+    """The COMMIT was sent through calls that no binding had wrapped, and lands after ``bind()`` has returned."""
+    await reader.cache.disconnect()
+    async with where(reader.database) as gate:
+        writer = await gate.reached_by(change(User, 1, name="zed")(reader.database))
+        await reader.cache.bind(reader.database.engine)
+        for read in (user_1, names):
+            await reader.ask(read)
+        gate.open()
+        await writer
+    for read in (user_1, names):
+        await reader.current(read)
+        await reader.hit(read)
