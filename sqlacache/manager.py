@@ -297,7 +297,9 @@ def _row_of(binding: Binding, table: Any, key: Any) -> RowChange:
             try:
                 row[column.name] = normalise(value)
             except ValueError as error:
-                raise CacheError(f"{table.fullname}: {column.name} has no such value as {value!r}: {error}") from error
+                raise CacheError(
+                    f"{table.fullname}: {column.name} has no such value as {value!r}: {error}"
+                ) from error
     return RowChange(row, row)
 
 

@@ -166,7 +166,9 @@ def _add(entry: TableTouch, change: ChangeLike, shapes: Iterable[Shape], key: tu
         for row in change.rows:
             _add_row(entry, whole, row, remember=True)
     for shape in shapes:
-        if not shape.meets(change.columns) or (shape.keyed and shape.footprint is None and shape.columns == key):
+        if not shape.meets(change.columns) or (
+            shape.keyed and shape.footprint is None and shape.columns == key
+        ):
             continue
         if not shape.columns:
             entry.stamps[shape.name] = None

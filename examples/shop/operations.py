@@ -16,7 +16,9 @@ from .routes import Session
 router = APIRouter()
 
 SELECTS = Counter("shop_database_selects", "SELECT statements of the shop sent to SQLite")
-READ_BACKS = Counter("shop_database_read_backs", "SELECT statements by which the cache read old values before a write")
+READ_BACKS = Counter(
+    "shop_database_read_backs", "SELECT statements by which the cache read old values before a write"
+)
 
 
 @router.get("/explain/products/{product_id}", response_class=PlainTextResponse)

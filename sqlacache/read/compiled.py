@@ -1,29 +1,26 @@
-"""Compiling a statement as SQLAlchemy will, and watching what it renders.
+"""Compiling a statement as SQLAlchemy will, its key and its parameters.
 
-Everything that reading needs of SQLAlchemy's private compile surface is here, each use tested on 1.4, 2.0 and 2.1
-(``tests/read/test_compiled.py``):
+What reading needs of SQLAlchemy's private compile surface is here and, for watching what is rendered, in
+:mod:`.recorder`; each use is tested on 1.4, 2.0 and 2.1 (``tests/read/test_compiled.py``):
 
 * ``ClauseElement._compile_w_cache`` compiles into the engine's own cache, so that one compile serves the analysis, the
   real query and the replay. It returns three values up to 2.0 and four from 2.1 on.
 * ``ClauseElement._generate_cache_key`` is SQLAlchemy's key of a statement's shape, memoised on the statement.
-* ``SQLCompiler.compile_state.statement`` is the Core statement that an ORM statement became, eager joins included.
-* the compiler's ``visit_*`` methods, overridden by :class:`Recorder` to see every table, column and function that is
-  rendered, wherever it is nested.
+* ``SQLCompiler.construct_params(_collected_params=)``, ``_bind_processors`` and ``cache_key``: the parameters of a
+  compiled statement; ``Dialect.compiler_linting``: the warnings that SQLAlchemy gives when it compiles.
+* ``Select._where_criteria``, ``_setup_joins`` and ``_from_obj``, ``LambdaElement._resolved``: what the user wrote.
+* ``_annotations`` and ``_deannotate()``: the element itself under a copy of it that the ORM made.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy.engine import Dialect
-from sqlalchemy.schema import Column, Table
-from sqlalchemy.sql import operators, visitors
-
-from ..write.rawsql import PURE_FUNCTIONS
+from sqlalchemy.schema import Table
+from sqlalchemy.sql.compiler import WARN_LINTING
+from sqlalchemy.sql.expression import Alias
+from sqlalchemy.sql.lambdas import LambdaElement
 
 
 class StatementKey(NamedTuple):
@@ -45,19 +42,25 @@ def statement_key(statement: Any) -> StatementKey | None:
 
 def compile_statement(
     statement: Any,
-    dialect: Dialect,
+    dialect: Any,
     compiled_cache: Any,
     names: Sequence[str],
     schema_translate_map: Mapping[Any, Any] | None,
 ) -> Any:
-    """Compile ``statement`` into ``compiled_cache`` as ``Connection.execute`` will, and return the compiled object."""
-    return statement._compile_w_cache(
+    """Compile ``statement`` into ``compiled_cache`` as ``Connection.execute`` will, and return the compiled object.
+
+    ``None`` where the dialect does not let statements be kept: what they extract cannot be told apart then. An engine
+    without a cache (``query_cache_size=0``) gets the same compile, kept nowhere but in the plan.
+    """
+    compiled = statement._compile_w_cache(
         dialect,
-        compiled_cache=compiled_cache,
+        compiled_cache={} if compiled_cache is None else compiled_cache,
         column_keys=list(names),
         for_executemany=False,
         schema_translate_map=schema_translate_map,
+        linting=dialect.compiler_linting | WARN_LINTING,
     )[0]
+    return compiled if compiled.cache_key is not None else None
 
 
 def parameters_of(compiled: Any, key: StatementKey, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -69,169 +72,52 @@ def parameters_of(compiled: Any, key: StatementKey, given: Mapping[str, Any] | N
     return parameters
 
 
-@dataclass
-class Recording:
-    """What was rendered into a statement's SQL."""
-
-    tables: dict[Table, int] = field(default_factory=dict)
-    """How often each table stands in a FROM, wherever nested; in the order of the SQL."""
-    columns: dict[Table, set[str]] = field(default_factory=dict)
-    """Database names of the columns of each table used anywhere."""
-    untracked: list[str] = field(default_factory=list)
-    """Sources that are no :class:`~sqlalchemy.schema.Table`."""
-    impure: list[str] = field(default_factory=list)
-    """Functions not known to be pure."""
-    text: bool = False
-    """A ``text()`` or ``literal_column()`` fragment."""
-    writes: bool = False
-    """An INSERT, UPDATE or DELETE, such as in a CTE."""
-    locking: bool = False
-    star: bool = False
-    """A ``*`` outside of ``count(*)`` and EXISTS: every column is used."""
-    opaque: list[str] = field(default_factory=list)
-    """Constructs that SQLAlchemy renders through user code (``@compiles``, ``column_expression``)."""
-    statement: Any = None
-    """The Core statement that was rendered at top level."""
-    bind_names: Mapping[Any, str] = field(default_factory=dict)
-    """Names of the bind parameters of ``statement`` in the SQL."""
+def bind_processors(compiled: Any) -> dict[str, Callable[[Any], Any]]:
+    """Return bind processors by name; a parameter of IN gets one that maps its list."""
+    found: dict[str, Callable[[Any], Any]] = {}
+    for name, process in compiled._bind_processors.items():
+        if not isinstance(process, tuple):
+            found[name] = process
+    for parameter in compiled.post_compile_params or ():
+        name = compiled.bind_names.get(parameter, parameter.key)
+        process = found.get(name)
+        if process is not None:
+            found[name] = _each(process)
+    return found
 
 
-_recording: ContextVar[Recording] = ContextVar("sqlacache_recording")
-_HARMLESS_LITERAL = re.compile(r"\s*(\d+|'[^'\\]*'|null|true|false)\s*", re.IGNORECASE)
+def _each(process: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda values: [process(value) for value in values]
 
 
-class Recorder:
-    """Mixed into a dialect's compiler to note what it renders."""
+class PlainSelect(NamedTuple):
+    """A SELECT as the user wrote it: its entities or columns, and its criteria; no joins, no FROM of its own."""
 
-    _sqlacache_star_is_harmless = 0
-
-    def visit_table(self, table: Any, asfrom: bool = False, **kw: Any) -> Any:
-        if asfrom:
-            recording = _recording.get()
-            if isinstance(table, Table):
-                plain = _plain(table)
-                recording.tables[plain] = recording.tables.get(plain, 0) + 1
-            else:
-                recording.untracked.append(str(table.name))
-        return super().visit_table(table, asfrom=asfrom, **kw)  # type: ignore[misc]  # mixed into SQLCompiler
-
-    def visit_column(self, column: Any, *args: Any, **kw: Any) -> Any:
-        recording = _recording.get()
-        if column.is_literal:
-            text = str(column.name)
-            if text == "*":
-                recording.star = recording.star or not self._sqlacache_star_is_harmless
-            elif not _HARMLESS_LITERAL.fullmatch(text):
-                recording.text = True
-        else:
-            for base in column.base_columns:
-                if isinstance(base, Column) and isinstance(base.table, Table):
-                    recording.columns.setdefault(_plain(base.table), set()).add(base.name)
-                    if base.type._has_column_expression:
-                        recording.opaque.append(repr(base.type))
-        return super().visit_column(column, *args, **kw)  # type: ignore[misc]  # mixed into SQLCompiler
-
-    def visit_function(self, func: Any, **kw: Any) -> Any:
-        recording = _recording.get()
-        name = ".".join((*func.packagenames, func.name)).lower()
-        if name not in PURE_FUNCTIONS:
-            recording.impure.append(name)
-        if name == "count":
-            self._sqlacache_star_is_harmless += 1
-            try:
-                return super().visit_function(func, **kw)  # type: ignore[misc]  # mixed into SQLCompiler
-            finally:
-                self._sqlacache_star_is_harmless -= 1
-        return super().visit_function(func, **kw)  # type: ignore[misc]  # mixed into SQLCompiler
-
-    def visit_unary(self, unary: Any, *args: Any, **kw: Any) -> Any:
-        if unary.operator is not operators.exists:
-            return super().visit_unary(unary, *args, **kw)  # type: ignore[misc]  # mixed into SQLCompiler
-        self._sqlacache_star_is_harmless += 1
-        try:
-            return super().visit_unary(unary, *args, **kw)  # type: ignore[misc]  # mixed into SQLCompiler
-        finally:
-            self._sqlacache_star_is_harmless -= 1
-
-    def visit_select(self, select: Any, *args: Any, **kw: Any) -> Any:
-        recording = _recording.get()
-        if select._for_update_arg is not None:
-            recording.locking = True
-        if select._statement_hints:
-            recording.text = True
-        return super().visit_select(select, *args, **kw)  # type: ignore[misc]  # mixed into SQLCompiler
-
-    def for_update_clause(self, select: Any, **kw: Any) -> Any:
-        _recording.get().locking = True
-        return super().for_update_clause(select, **kw)  # type: ignore[misc]  # mixed into SQLCompiler
-
-    def visit_textclause(self, *args: Any, **kw: Any) -> Any:
-        _recording.get().text = True
-        return super().visit_textclause(*args, **kw)  # type: ignore[misc]  # mixed into SQLCompiler
-
-    def visit_textual_select(self, *args: Any, **kw: Any) -> Any:
-        _recording.get().text = True
-        return super().visit_textual_select(*args, **kw)  # type: ignore[misc]  # mixed into SQLCompiler
-
-    def visit_sequence(self, *args: Any, **kw: Any) -> Any:
-        _recording.get().impure.append("nextval")
-        return super().visit_sequence(*args, **kw)  # type: ignore[misc]  # mixed into SQLCompiler
-
-    def visit_next_value_func(self, *args: Any, **kw: Any) -> Any:
-        _recording.get().impure.append("nextval")
-        return super().visit_next_value_func(*args, **kw)  # type: ignore[misc]  # mixed into SQLCompiler
-
-    def visit_tablesample(self, *args: Any, **kw: Any) -> Any:
-        _recording.get().impure.append("tablesample")
-        return super().visit_tablesample(*args, **kw)  # type: ignore[misc]  # mixed into SQLCompiler
-
-    def visit_insert(self, *args: Any, **kw: Any) -> Any:
-        _recording.get().writes = True
-        return super().visit_insert(*args, **kw)  # type: ignore[misc]  # mixed into SQLCompiler
-
-    def visit_update(self, *args: Any, **kw: Any) -> Any:
-        _recording.get().writes = True
-        return super().visit_update(*args, **kw)  # type: ignore[misc]  # mixed into SQLCompiler
-
-    def visit_delete(self, *args: Any, **kw: Any) -> Any:
-        _recording.get().writes = True
-        return super().visit_delete(*args, **kw)  # type: ignore[misc]  # mixed into SQLCompiler
+    statement: Any
+    criteria: Sequence[Any]
 
 
-def _plain(table: Table) -> Table:
-    """Return the table itself for an annotated copy of it."""
-    if not getattr(table, "_annotations", None):
-        return table
-    plain: Table = table._deannotate()  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
-    return plain
+def plain_select(statement: Any) -> PlainSelect | None:
+    """Return what the user wrote, if it is a SELECT that names nothing but what it selects and its criteria."""
+    if isinstance(statement, LambdaElement):
+        statement = statement._resolved
+    criteria = getattr(statement, "_where_criteria", None)
+    if criteria is None or statement._setup_joins or statement._from_obj:
+        return None
+    return PlainSelect(statement, criteria)
 
 
-_recorders: dict[type, type] = {}
+def plain(element: Any) -> Any:
+    """Return the element itself for a copy of it that the ORM annotated."""
+    return element._deannotate() if getattr(element, "_annotations", None) else element
 
 
-def record(
-    statement: Any, dialect: Dialect, names: Sequence[str], schema_translate_map: Mapping[Any, Any] | None
-) -> Recording:
-    """Render ``statement`` once more through a recording compiler and return what was rendered."""
-    kind = dialect.statement_compiler
-    recorder = _recorders.get(kind)
-    if recorder is None:
-        recorder = _recorders[kind] = type(f"Recording{kind.__name__}", (Recorder, kind), {})
-    recording = Recording()
-    token = _recording.set(recording)
-    try:
-        compiler: Any = recorder(
-            dialect, statement, column_keys=list(names), schema_translate_map=schema_translate_map
-        )
-    finally:
-        _recording.reset(token)
-    recording.bind_names = compiler.bind_names
-    state = getattr(compiler, "compile_state", None)
-    recording.statement = getattr(state, "statement", None) if state is not None else None
-    if recording.statement is None:
-        recording.statement = statement
-    for element in visitors.iterate(recording.statement, {}):
-        kind_of_element = type(element)
-        if any("_compiler_dispatcher" in vars(base) for base in kind_of_element.__mro__):
-            recording.opaque.append(kind_of_element.__name__)
-    return recording
+def table_of(source: Any) -> Table | None:
+    """Return the table that a FROM element is, by itself or under an alias."""
+    source = plain(source)
+    if isinstance(source, Table):
+        return source
+    if type(source) is Alias:  # its subclasses sample, or are subqueries
+        inner = plain(source.element)
+        return inner if isinstance(inner, Table) else None
+    return None

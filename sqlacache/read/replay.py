@@ -74,7 +74,9 @@ def _same_list(given: Mapping[str, Any], names: Sequence[str], values: Any) -> b
     """Compare the expanded parameters of an IN with its list of values (or of tuples of values)."""
     flat: list[Any] = list(values)
     if len(flat) != len(names):  # an IN of tuples has a parameter for each of their values
-        flat = [part for value in values for part in (value if isinstance(value, (tuple, list)) else (value,))]
+        flat = [
+            part for value in values for part in (value if isinstance(value, (tuple, list)) else (value,))
+        ]
     return len(flat) == len(names) and all(_same(given.get(name), value) for name, value in zip(names, flat))
 
 

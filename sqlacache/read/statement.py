@@ -7,27 +7,33 @@ read does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, NamedTuple
 
-from sqlalchemy import inspect
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import Column, Table
-from sqlalchemy.sql.expression import Exists, Label, ScalarSelect, Select
-from sqlalchemy.sql.functions import FunctionElement
 
 from ..canonical import Canonical, NotCanonical
 from ..decisions import BypassReason, Op
 from ..tags import Shape, table_stamp
-from .compiled import Recording, StatementKey, compile_statement, parameters_of, record
-from .conditions import Constant, Source, conjuncts, narrow
+from .compiled import StatementKey, bind_processors, compile_statement, parameters_of
+from .conditions import Bound, Source, Value, narrow
+from .operation import operation
+from .recorder import Recording, record
 
-MAX_TAGS = 32
-"""An IN with more values than this (as a product over the columns of one table) is not narrowed."""
-MAX_COLUMNS = 3
+logger = logging.getLogger("sqlacache")
+
+MAX_TAGS = 128
+"""An IN with more values than this (as a product over the columns of one table) is not narrowed by."""
+MAX_COLUMNS = 4
 """A table is narrowed by at most so many columns beside its primary key."""
+
+not_understood: Counter[str] = Counter()
+"""Statements whose analysis raised, by the kind of error; each is left to SQLAlchemy, which may raise the same."""
 
 
 class Dependency(NamedTuple):
@@ -39,7 +45,8 @@ class Dependency(NamedTuple):
 
 class _Condition(NamedTuple):
     canonical: Callable[[Any], str]
-    constant: str | None
+    constant: str
+    """Canonical, where there is no parameter."""
     parameter: str | None
     many: bool
 
@@ -49,30 +56,34 @@ class _Narrowed:
     shape: Shape
     wide: Shape
     conditions: tuple[_Condition, ...]
+    otherwise: _Narrowed | None = None
+    """By fewer columns, where these have too many values."""
 
     def resolve(self, parameters: Mapping[str, Any]) -> Dependency:
         choices: list[list[str]] = []
         count = 1
         try:
             for condition in self.conditions:
-                if condition.constant is not None:
+                if condition.parameter is None:
                     choices.append([condition.constant])
                     continue
-                assert condition.parameter is not None
                 value = parameters[condition.parameter]
-                if not condition.many:
-                    if value is None:  # `col = NULL` matches nothing, unlike `col IS NULL`
-                        return Dependency(self.wide, ())
+                if condition.many:
+                    values = [one for one in value if one is not None]  # NULL in an IN matches nothing
+                    count *= len(values)
+                    if not 0 < count <= MAX_TAGS:
+                        return self._wider(parameters)
+                    choices.append([condition.canonical(one) for one in values])
+                elif value is None:  # `col = NULL` matches nothing, unlike `col IS NULL`
+                    return self._wider(parameters)
+                else:
                     choices.append([condition.canonical(value)])
-                    continue
-                values = list(value)
-                count *= len(values)
-                if not values or count > MAX_TAGS or any(one is None for one in values):
-                    return Dependency(self.wide, ())
-                choices.append([condition.canonical(one) for one in values])
         except (NotCanonical, TypeError):
-            return Dependency(self.wide, ())
+            return self._wider(parameters)
         return Dependency(self.shape, tuple(self.shape.tag(values) for values in product(*choices)))
+
+    def _wider(self, parameters: Mapping[str, Any]) -> Dependency:
+        return self.otherwise.resolve(parameters) if self.otherwise is not None else Dependency(self.wide, ())
 
 
 class Plan:
@@ -116,19 +127,25 @@ class Plan:
         """Digest of everything of the entry's identity that is the same for every execution."""
 
     def limit(self, admit: Callable[[Shape], bool]) -> None:
-        """Widen what ``admit`` refuses (a table has a bounded number of shapes): first the footprint, then the condition."""
+        """Widen what ``admit`` refuses (a table's shapes are bounded): first the footprint, then the condition."""
         fixed, narrowed = [], []
         for dependency in self.fixed:
             whole = Shape(dependency.shape.table, (), None)
             fixed.append(dependency if admit(dependency.shape) else Dependency(whole, ()))
         for entry in self.narrowed:
-            shape, wide = entry.shape, entry.wide
-            if not (admit(shape) and admit(wide)):
-                shape, wide = replace(shape, footprint=None), Shape(shape.table, (), None)
-            if shape.keyed or admit(shape):
-                narrowed.append(replace(entry, shape=shape, wide=wide))
+            if not (admit(entry.shape) and admit(entry.wide)):
+                entry = replace(
+                    entry,
+                    shape=replace(entry.shape, footprint=None),
+                    wide=replace(entry.wide, footprint=None),
+                    otherwise=None,
+                )
+            if entry.otherwise is not None and not admit(entry.otherwise.shape):
+                entry = replace(entry, otherwise=None)
+            if entry.shape.keyed or admit(entry.shape):
+                narrowed.append(entry)
             else:
-                fixed.append(Dependency(wide, ()))
+                fixed.append(Dependency(entry.wide, ()))
         self.fixed, self.narrowed = tuple(fixed), tuple(narrowed)
 
     def dependencies_of(self, parameters: Mapping[str, Any]) -> list[Dependency]:
@@ -167,9 +184,10 @@ def selects(statement: Any) -> bool:
     return bool(getattr(getattr(statement, "element", statement), "is_select", False))
 
 
-def full_name(table: Table) -> str:
-    """Return a table's name with its schema, as in tags and metrics."""
-    return f"{table.schema}.{table.name}" if table.schema else str(table.name)
+def full_name(table: Table, schema_translate_map: Mapping[Any, Any] | None = None) -> str:
+    """Return a table's name with its schema, as in tags and metrics and as the write path names what is written."""
+    schema = (schema_translate_map or {}).get(table.schema, table.schema)
+    return f"{schema}.{table.name}" if schema else str(table.name)
 
 
 def key_of(table: Table, canonical: Canonical) -> tuple[str, ...]:
@@ -189,10 +207,10 @@ def analyse(
     canonical: Canonical,
     depends_on: Sequence[str] = (),
     pure_functions: frozenset[str] = frozenset(),
-    views: Mapping[str, Sequence[str]] | frozenset[str] = frozenset(),
+    views: Mapping[str, Sequence[str]] | Collection[str] = frozenset(),
     declared_views: Mapping[str, Sequence[str]] | None = None,
 ) -> Plan:
-    """Analyse a statement's shape.
+    """Analyse a statement's shape. A statement that cannot be analysed is one to bypass; SQLAlchemy says what is wrong.
 
     Args:
         statement: The statement as a session was asked to execute it.
@@ -207,46 +225,36 @@ def analyse(
         views: Relations of the database that are not tables.
         declared_views: What relations of the database read from, as the user declares once for all statements.
     """
-    recording = record(statement, dialect, names, schema_translate_map)
-    plan = Plan(_op(statement, recording))
-    declared_views = declared_views or {}
-    by_option = bool(depends_on)
-    sources = [*recording.untracked, *(full_name(table) for table in recording.tables)]
-    depends_on = tuple(dict.fromkeys([*depends_on, *_declared(sources, declared_views)]))
-    given = frozenset(declared_views)
-    plan.sources = tuple(recording.tables)
-    plan.tables = tuple(dict.fromkeys([*(full_name(table) for table in recording.tables), *depends_on]))
-    plan.declared = tuple(depends_on)
-    plan.bypass, plan.notes = _static_bypass(recording, by_option, given, pure_functions, views)
-    if plan.bypass is not None:
-        return plan
-    plan.compiled = compile_statement(statement, dialect, compiled_cache, names, schema_translate_map)
-    if getattr(plan.compiled, "literal_execute_params", None):
-        plan.bypass, plan.notes = "unkeyable_params", "parameters rendered into the SQL"
-        return plan
-    plan.sql = plan.compiled.string
-    plan.processors = _processors(plan.compiled)
-    same_names = set(recording.bind_names.values()) == set(plan.compiled.bind_names.values())
-    _depend(plan, recording, canonical, narrowable=same_names and not schema_translate_map)
-    if plan.op == "fetch" and _is_get(plan, statement):
-        plan.op = "get"
+    plan = Plan("fetch")
+    views_known = declared_views or {}
+    try:
+        recording = record(statement, dialect, names, schema_translate_map)
+        plan.op = operation(statement, recording)
+        plan.sources = tuple(recording.tables)
+        tables = [full_name(table, schema_translate_map) for table in recording.tables]
+        named = _declared([*recording.untracked, *tables], views_known)
+        plan.declared = tuple(dict.fromkeys([*depends_on, *named]))
+        plan.tables = tuple(dict.fromkeys([*tables, *plan.declared]))
+        untracked = [*recording.untracked, *(name for name in tables if name in views)]
+        unknown = [name for name in untracked if name not in views_known]
+        plan.bypass, plan.notes = _static_bypass(recording, unknown, bool(depends_on), pure_functions)
+        if plan.bypass is None and not plan.tables:
+            plan.bypass, plan.notes = "untracked_source", "no table"
+        if plan.bypass is None:
+            _compile(plan, recording, statement, dialect, compiled_cache, names, schema_translate_map)
+        if plan.bypass is None:
+            _depend(plan, recording, canonical, schema_translate_map)
+    except Exception as error:
+        kind = type(error).__name__
+        not_understood[kind] += 1
+        if not_understood[kind] == 1:
+            logger.warning("cannot tell what a statement depends on (%r): not cached", error)
+        plan.bypass, plan.notes = "raw_sql", f"the statement cannot be analysed: {kind}"
     return plan
 
 
-def _declared(sources: Sequence[str], declared_views: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the declared relations among ``sources`` and what they read from, views of views included."""
-    found: dict[str, None] = {}
-    waiting = [source for source in sources if source in declared_views]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found[name] = None
-            waiting += declared_views.get(name, ())
-    return list(found)
-
-
 def _static_bypass(
-    recording: Recording, declared: bool, given: frozenset[str], pure: frozenset[str], views: Any
+    recording: Recording, unknown: Sequence[str], declared: bool, pure: frozenset[str]
 ) -> tuple[BypassReason | None, str]:
     if recording.writes:
         return "raw_sql", "the statement writes"
@@ -259,131 +267,121 @@ def _static_bypass(
         return "raw_sql", f"{recording.opaque[0]} is rendered by code that the cache cannot read"
     if declared:
         return None, ""
-    if recording.text or recording.star:
+    if recording.text:
         return "raw_sql", "text in the statement; name its tables with sqlacache_depends_on"
-    untracked = [*recording.untracked, *(full_name(t) for t in recording.tables if full_name(t) in views)]
-    known = [name for name in untracked if name in given]
-    untracked = [name for name in untracked if name not in given]
-    if untracked or not (recording.tables or known):
-        return "untracked_source", f"source {untracked[0]!r} is not a known table" if untracked else "no table"
+    if unknown:
+        return "untracked_source", f"source {unknown[0]!r} is not a known table"
     return None, ""
 
 
-def _processors(compiled: Any) -> dict[str, Callable[[Any], Any]]:
-    """Return bind processors by name; a parameter of IN gets one that maps its list."""
-    found: dict[str, Callable[[Any], Any]] = {}
-    for name, process in compiled._bind_processors.items():
-        if isinstance(process, tuple):
-            continue
-        found[name] = process
-    for parameter in compiled.post_compile_params or ():
-        name = compiled.bind_names.get(parameter, parameter.key)
-        process = found.get(name)
-        if process is not None:
-            found[name] = _each(process)
-    return found
+def _declared(sources: Sequence[str], views: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the declared relations among ``sources`` and what they read from, views of views included."""
+    found: dict[str, None] = {}
+    waiting = [source for source in sources if source in views]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = None
+            waiting += views.get(name, ())
+    return list(found)
 
 
-def _each(process: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda values: [process(value) for value in values]
+def _compile(
+    plan: Plan,
+    recording: Recording,
+    statement: Any,
+    dialect: Dialect,
+    compiled_cache: Any,
+    names: Sequence[str],
+    schema_translate_map: Mapping[Any, Any] | None,
+) -> None:
+    """Compile as the execution will; the plan bypasses if what was recorded is not what will be executed."""
+    compiled = compile_statement(statement, dialect, compiled_cache, names, schema_translate_map)
+    if compiled is None:
+        plan.bypass, plan.notes = "unkeyable_params", "the dialect does not let statements be kept"
+    elif getattr(compiled, "literal_execute_params", None):
+        plan.bypass, plan.notes = "unkeyable_params", "parameters rendered into the SQL"
+    elif not recording.same_as(compiled):
+        plan.bypass, plan.notes = "raw_sql", "the statement is rendered differently from time to time"
+    else:
+        plan.compiled = compiled
+        plan.sql = compiled.string
+        plan.processors = bind_processors(compiled)
 
 
-def _depend(plan: Plan, recording: Recording, canonical: Canonical, *, narrowable: bool) -> None:
+def _depend(
+    plan: Plan, recording: Recording, canonical: Canonical, schema_translate_map: Mapping[Any, Any] | None
+) -> None:
+    """Give the plan its dependencies. Text may name any column and undo any condition: then nothing is narrowed.
+
+    Under a schema translation the names of the tables are others, for which no values and keys are known.
+    """
     sources: dict[Table, list[Source]] = {}
-    for source in narrow(recording.statement, canonical):
-        sources.setdefault(source.table, []).append(source)
-    fixed: dict[str, Dependency] = {}
-    narrowed: list[_Narrowed] = []
+    if not (recording.text or schema_translate_map):
+        for source in narrow(recording.scopes, canonical):
+            sources.setdefault(source.table, []).append(source)
+    fixed: dict[Shape, None] = {}
+    narrowed: dict[_Narrowed, None] = {}
     for table, times in recording.tables.items():
-        name = full_name(table)
-        used = None if recording.star else frozenset(recording.columns.get(table, ()))
-        if used is not None and used >= {column.name for column in table.columns}:
-            used = None
-        wide = Shape(name, (), used)
-        found = sources.get(table, [])
-        conditions: list[_Narrowed | None] = [None]
-        if narrowable and len(found) == times:
-            conditions = [_conditions(source, canonical, wide, recording.bind_names) for source in found]
-        if any(condition is None for condition in conditions):
-            fixed[name] = Dependency(wide, ())
+        used = frozenset(recording.columns.get(table, ()))
+        every = recording.text or recording.loose or table in recording.whole
+        if every or used >= {column.name for column in table.columns}:
+            wide = Shape(full_name(table, schema_translate_map), (), None)
         else:
-            narrowed += [condition for condition in conditions if condition is not None]
+            wide = Shape(full_name(table, schema_translate_map), (), used)
+        found = sources.get(table, [])
+        conditions: list[_Narrowed] = []
+        if len(found) == times:  # else it also stands where conditions are not followed
+            conditions = [
+                condition
+                for source in found
+                if (condition := _narrowed(source, canonical, wide, recording.bind_names)) is not None
+            ]
+        if conditions and len(conditions) == times:
+            narrowed.update(dict.fromkeys(conditions))
+        else:
+            fixed[wide] = None
     for name in plan.declared:
-        fixed[name] = Dependency(Shape(name, (), None), ())
-    plan.fixed = tuple(fixed.values())
+        fixed[Shape(name, (), None)] = None
+    plan.fixed = tuple(Dependency(shape, ()) for shape in fixed)
     plan.narrowed = tuple(narrowed)
 
 
-def _conditions(
+def _narrowed(
     source: Source, canonical: Canonical, wide: Shape, bind_names: Mapping[Any, str]
 ) -> _Narrowed | None:
-    key = key_of(source.table, canonical)
-    keyed = bool(key) and all(name in source.known for name in key)
-    names = list(key) if keyed else sorted(source.known)[:MAX_COLUMNS]
-    if not names:
-        return None
     columns: dict[str, Column[Any]] = {column.name: column for column in source.table.columns}
-    conditions = []
-    for name in names:
-        normalise = canonical.of(columns[name])
-        assert normalise is not None  # only narrowable columns become known
-        value = source.known[name]
-        if isinstance(value, Constant):
-            try:
-                conditions.append(_Condition(normalise, normalise(value.value), None, False))
-            except NotCanonical:
-                return None
-        else:
-            bind_name = bind_names.get(value.parameter)
-            if bind_name is None:
-                return None
-            conditions.append(_Condition(normalise, None, bind_name, value.many))
-    shape = Shape(wide.table, tuple(names), wide.footprint, keyed=keyed)
-    return _Narrowed(shape, wide, tuple(conditions))
+    conditions: dict[str, _Condition] = {}
+    for name, value in source.known.items():
+        condition = _condition(value, canonical.of(columns[name]), bind_names)
+        if condition is not None:
+            conditions[name] = condition
+    key = key_of(source.table, canonical)
+    keyed = bool(key) and conditions.keys() >= set(key)
+    single = {name for name, condition in conditions.items() if not condition.many}
+    ranked = sorted(
+        conditions, key=lambda name: (name not in single, conditions[name].parameter is None, name)
+    )
+    chosen = list(key) if keyed else sorted(ranked[:MAX_COLUMNS])
+    if not chosen:
+        return None
+    otherwise = None
+    fewer = sorted([name for name in ranked if name in single][:MAX_COLUMNS])
+    if fewer and not single.issuperset(chosen):
+        shape = Shape(wide.table, tuple(fewer), wide.footprint)
+        otherwise = _Narrowed(shape, wide, tuple(conditions[name] for name in fewer))
+    shape = Shape(wide.table, tuple(chosen), wide.footprint, keyed=keyed)
+    return _Narrowed(shape, wide, tuple(conditions[name] for name in chosen), otherwise)
 
 
-def _op(statement: Any, recording: Recording) -> Op:
-    """Tell counts and EXISTS from fetches by the only column of the statement."""
-    rendered = recording.statement
-    if not isinstance(rendered, Select):
-        return "fetch"
-    columns = list(rendered._raw_columns)
-    if len(columns) != 1:
-        return "fetch"
-    column: Any = columns[0]
-    while isinstance(column, Label):
-        column = column.element
-    if isinstance(column, FunctionElement) and str(getattr(column, "name", "")).lower() == "count":
-        return "count"
-    if isinstance(column, Exists) or _negated_exists(column):
-        return "exists"
-    return "fetch"
-
-
-def _negated_exists(column: Any) -> bool:
-    element = column
-    while element is not None and not isinstance(element, ScalarSelect):
-        if isinstance(element, Exists):
-            return True
-        element = getattr(element, "element", None)
-    return False
-
-
-def _is_get(plan: Plan, statement: Any) -> bool:
-    """Tell whether this is a select of one entity by its full primary key and nothing else (eager loads aside)."""
-    descriptions = getattr(statement, "column_descriptions", None)
-    if not descriptions or len(descriptions) != 1 or getattr(statement, "_setup_joins", ()):
-        return False
-    entity = descriptions[0].get("entity")
-    if entity is None or descriptions[0].get("expr") is not entity:
-        return False
-    mapper = inspect(entity).mapper
-    criteria = [part for criterion in statement._where_criteria for part in conjuncts(criterion)]
-    if len(criteria) != len(mapper.primary_key):
-        return False
-    single = {
-        narrowed.shape.table
-        for narrowed in plan.narrowed
-        if narrowed.shape.keyed and not any(condition.many for condition in narrowed.conditions)
-    }
-    return all(full_name(table) in single for table in mapper.tables)
+def _condition(
+    value: Value, normalise: Callable[[Any], str] | None, bind_names: Mapping[Any, str]
+) -> _Condition | None:
+    assert normalise is not None  # only narrowable columns become known
+    if isinstance(value, Bound):
+        name = bind_names.get(value.parameter)
+        return None if name is None else _Condition(normalise, "", name, value.many)
+    try:
+        return _Condition(normalise, normalise(value.value), None, False)
+    except NotCanonical:
+        return None

@@ -44,8 +44,8 @@ class _Stamp:
 class MemoryBackend(Memory):
     """cashews' memory backend without its janitor; the stores of a cache, one per database, live in it.
 
-    Closing it (``Cache.close()``) forgets every entry. Stamps and the marks of writers stay, so that a writer who was at
-    its COMMIT meanwhile still voids what is stored after it is opened again.
+    Closing it (``Cache.close()``) forgets every entry. Stamps and the marks of writers stay, so that a writer who
+    was at its COMMIT meanwhile still voids what is stored after it is opened again.
     """
 
     def __init__(self, **kwargs: Any) -> None:

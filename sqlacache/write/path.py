@@ -236,7 +236,9 @@ class WritePath:
         ledger = ledger_of(pooled)
         if ledger.epoch != self.binding.epoch:
             # Checked out before the engine was bound: nobody saw what it wrote.
-            ledger.add([Change(EVERYTHING, "update", None, None, "raw_write", "a transaction begun before bind()")])
+            ledger.add(
+                [Change(EVERYTHING, "update", None, None, "raw_write", "a transaction begun before bind()")]
+            )
         if not ledger.changes:
             execute()
             self._clear(ledger)
