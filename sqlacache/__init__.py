@@ -109,7 +109,7 @@ def configure(
         prefix: Under which everything is stored.
         default_timeout: Seconds that an entry lives where its model says nothing else.
         serializer: ``"sqlalchemy"``, the safe row codec; ``"pickle"`` for exotic types, if whoever can write to the
-            backend may also run code here; or an object with ``encode_rows`` and ``decode_rows``.
+            backend may also run code here; or an object with ``name``, ``encode_rows`` and ``decode_rows``.
         name: Name of the cache in records and metrics; by default the prefix.
         mode: ``on``, ``write_only`` or ``off``. The environment variable ``SQLACACHE_MODE`` overrides it.
         vary: Function of a (synchronous) session whose value becomes part of every key: tenant, role.
@@ -131,28 +131,28 @@ def configure(
     Raises:
         ConfigError: Names the offending argument, what it got and what it takes.
     """
-    return CacheManager(
-        _settings(
-            backend=backend,
-            models=models,
-            prefix=prefix,
-            default_timeout=default_timeout,
-            serializer=serializer,
-            name=name,
-            mode=mode,
-            vary=vary,
-            jitter=jitter,
-            functions=functions,
-            depends_on=depends_on,
-            writes_also=writes_also,
-            isolation=isolation,
-            old_values=old_values,
-            max_entry_bytes=max_entry_bytes,
-            max_bytes=max_bytes,
-            lease=lease,
-            observers=[*_telemetry(telemetry, mode), *observers],
-        )
+    checked = _settings(
+        backend=backend,
+        models=models,
+        prefix=prefix,
+        default_timeout=default_timeout,
+        serializer=serializer,
+        name=name,
+        mode=mode,
+        vary=vary,
+        jitter=jitter,
+        functions=functions,
+        depends_on=depends_on,
+        writes_also=writes_also,
+        isolation=isolation,
+        old_values=old_values,
+        max_entry_bytes=max_entry_bytes,
+        max_bytes=max_bytes,
+        lease=lease,
+        observers=observers,
     )
+    checked.observers = (*_telemetry(telemetry, checked.mode), *checked.observers)
+    return CacheManager(checked)
 
 
 def _telemetry(telemetry: Any, mode: Any) -> Iterable[Observer]:

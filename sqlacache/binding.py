@@ -80,7 +80,7 @@ class Binding:
         self.views: frozenset[str] = frozenset()
         self.row_security: frozenset[str] = frozenset()
         self.pure_functions = self.settings.functions
-        self._volatile: frozenset[str] = frozenset()
+        self._harmless: frozenset[str] | None = None
         self.consequences = Consequences(Catalog(), {}, {}, lambda name: ())
         self.dirty: weakref.WeakSet[Ledger] = weakref.WeakSet()
         """Ledgers that hold something uncommitted."""
@@ -124,9 +124,8 @@ class Binding:
         self.pure_functions = self.settings.functions.union(
             name for name, volatility in catalog.functions.items() if volatility == "immutable"
         )
-        self._volatile = frozenset(
-            name for name, volatility in catalog.functions.items() if volatility == "volatile"
-        )
+        harmless = {name for name, volatility in catalog.functions.items() if volatility != "volatile"}
+        self._harmless = catalog.built_in | harmless if catalog.built_in else None
         self.keys = _Keys(self.models, self.canonical)
         self.consequences = Consequences(
             catalog, tables, self.settings.writes_also, lambda name: self.keys.get(name, ())
@@ -201,8 +200,12 @@ class Binding:
         return session.get_bind(**{**state.bind_arguments, "bind": replay}) is replay
 
     def may_write(self, function: str) -> bool:
-        """Tell whether calling a function of the database's users may write: it is volatile and not declared pure."""
-        return function in self._volatile and function not in self.settings.functions
+        """Tell whether calling a function may write: not if it is built in, stable, immutable or declared pure.
+
+        One that was made after the catalog was read is not known, and may.
+        """
+        harmless = self._harmless
+        return harmless is not None and function not in harmless and function not in self.settings.functions
 
     def is_read(self, state: Any) -> bool:
         """Tell whether a statement is a read, also where it is no SELECT construct: ``text("SELECT ...")``."""

@@ -154,7 +154,8 @@ def _add(entry: TableTouch, change: ChangeLike, shapes: Iterable[Shape], key: tu
         entry.columns = None
     elif entry.columns is not None:
         entry.columns |= change.columns
-    if change.table == EVERYTHING or (change.rows is None and change.columns is None):
+    anything = change.rows is None and change.where is None and change.columns is None
+    if change.table == EVERYTHING or anything:
         entry.scope, entry.bumped = "table", True
         entry.cause, entry.statement = change.cause, change.statement
     if change.rows is None:

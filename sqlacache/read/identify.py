@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.orm import Session
-
 from ..decisions import BypassReason
 from ..errors import ConfigError, SerializationError
 from ..store.codec import encode_values
@@ -49,6 +47,7 @@ class Read:
         "parameters",
         "plan",
         "reason",
+        "snapshot",
         "stamps",
         "started",
         "timeout",
@@ -70,6 +69,8 @@ class Read:
         self.held: Any = None
         self.options: Mapping[str, Any] = {}
         self.reason: BypassReason | None = None
+        self.snapshot = False
+        """The session's transaction may have begun before the stamps were sampled, and sees no later commit."""
         self.waited = False
         """Other tasks may have run since the read began."""
         self.why = ""
@@ -140,7 +141,7 @@ class Identifier:
         if plan.bypass is not None:
             read.why = plan.notes
             return plan.bypass
-        reason = self._session_state(session, options, read, plan)
+        reason = self._session_state(session, bind, options, read, plan)
         if reason is not None:
             return reason
         read.timeout = self.settings.seconds(options.get("sqlacache_timeout"), policy.timeout)
@@ -207,7 +208,7 @@ class Identifier:
         return plan
 
     def _session_state(
-        self, session: Session, options: Mapping[str, Any], read: Read, plan: Plan
+        self, session: Any, bind: Any, options: Mapping[str, Any], read: Read, plan: Plan
     ) -> BypassReason | None:
         """Reasons that lie in what the session or its connection has done so far."""
         binding = self.binding
@@ -217,6 +218,10 @@ class Identifier:
             read.waited = flush_as_a_query_would(session, options.get("_sa_orm_load_options"))
             if read.held is None:
                 read.held = held_connection(session, binding.engine.dialect)
+            if read.held is None and self.settings.vary is None and session.dispatch.after_begin:
+                # What a listener does to the connection (SET search_path) must be done before anything is served.
+                read.waited = True
+                read.held = session.connection(bind_arguments={"bind": bind})
         dirty = binding.dirty_tables(read.held)
         if dirty and (EVERYTHING in dirty or not dirty.isdisjoint(plan.tables)):
             return "dirty_transaction"
@@ -235,8 +240,10 @@ class Identifier:
                 and driver_in_transaction(read.held)
             ):
                 return "isolation"
-        elif level in STRICT_LEVELS and not self.settings.relaxed_isolation:
-            return "isolation"
+        elif level in STRICT_LEVELS:
+            if not self.settings.relaxed_isolation:
+                return "isolation"
+            read.snapshot = read.held is not None
         return None
 
 

@@ -102,6 +102,8 @@ class ReadPath:
         except TransportError as error:
             read.reason, read.why = "backend_unavailable", str(error)
             return None
+        if read.snapshot and verdict.fillable:
+            verdict = verdict._replace(fillable=False)
         read.verdict = verdict
         read.stamps = sample.stamps
         return verdict

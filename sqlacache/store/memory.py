@@ -285,6 +285,13 @@ class MemoryStore:
             self.bytes = 0
             return count
 
+    def end_leases(self) -> None:
+        """End the lease of every writer under way (for tests of leases that do not wait)."""
+        with self._lock:
+            for tokens in (*self._writers.values(), *(stamp.marks for stamp in self._stamps.values())):
+                for token in tokens:
+                    tokens[token] = 0.0
+
     def with_expiry(self, key: str, expires_at: float) -> None:
         """Change when an entry expires (for tests of expiry that do not wait)."""
         with self._lock:

@@ -98,6 +98,8 @@ class Catalog:
     functions: Mapping[str, Volatility] = field(default_factory=dict)
     """Functions that the database has beside the built-in ones, by name and by ``schema.name``, lower
     case: the most volatile of that name (PostgreSQL)."""
+    built_in: frozenset[str] = frozenset()
+    """Names of the functions that come with the database (PostgreSQL); empty where they are not known."""
     inherits: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Parents, by table, whose reads return the table's rows, too: partitions and inheriting tables (PostgreSQL)."""
     selects_from: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -129,6 +131,7 @@ def read_catalog(connection: Connection, tables: Iterable[Table] = ()) -> Catalo
         generated={table: frozenset(columns) for table, columns in asked.generated.items()},
         replaces=frozenset(asked.replaces),
         functions=asked.functions,
+        built_in=frozenset(asked.built_in),
         inherits={table: frozenset(parents) for table, parents in asked.inherits.items()},
         selects_from={view: frozenset(tables) for view, tables in asked.selects_from.items()},
         unreadable=tuple(asked.unreadable),
@@ -149,6 +152,7 @@ class Asked:
         self.generated: dict[str, set[str]] = {}
         self.replaces: set[str] = set()
         self.functions: dict[str, Volatility] = {}
+        self.built_in: set[str] = set()
         self.inherits: dict[str, set[str]] = {}
         self.selects_from: dict[str, set[str]] = {}
         self.unreadable: list[str] = []

@@ -81,6 +81,11 @@ _PG_FUNCTIONS = f"""
     FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
     WHERE {_PG_OURS} ORDER BY position(f.provolatile::text IN 'isv')
 """
+_PG_BUILT_IN = """
+    SELECT DISTINCT f.proname::text
+    FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
+    WHERE n.nspname = 'pg_catalog'
+"""
 _PG_VOLATILITIES: dict[str, Volatility] = {"i": "immutable", "s": "stable", "v": "volatile"}
 _PG_ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT"}
 _PG_TRIGGER_BITS: dict[int, TriggerEvent] = {4: "insert", 8: "delete", 16: "update", 32: "truncate"}
@@ -93,6 +98,7 @@ def _postgresql(asked: Asked) -> None:
     ):  # the most volatile last
         for name in (f"{schema}.{function}", function) if visible else (f"{schema}.{function}",):
             asked.functions[name.lower()] = _PG_VOLATILITIES[volatility]
+    asked.built_in.update(name for (name,) in asked.rows("built-in functions", _PG_BUILT_IN))
     harmless = {name for name, volatility in asked.functions.items() if volatility != "volatile"}
     for schema, table, visible, name, bits, sql, columns, source in asked.rows("triggers", _PG_TRIGGERS):
         timing = "instead" if bits & 64 else "before" if bits & 2 else "after"

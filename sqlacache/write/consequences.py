@@ -178,6 +178,10 @@ class Consequences:
             if not called and cascade.on not in _does(change):
                 continue
             by = cascade.triggered_by
+            if by is not None and change.op == "insert" and change.rows is not None:
+                by = by.difference(self._key_of(table))  # an upsert by the key leaves the key as it is
+                if not by:
+                    continue
             if change.columns is None or by is None or not by.isdisjoint(change.columns):
                 yield from self._cascaded(change, cascade)
 
@@ -228,9 +232,10 @@ def _after(cascade: Cascade, row: RowChange) -> Mapping[str, str] | None:
 def _does(change: Change) -> frozenset[str]:
     """Return what a change may do to rows that are there: an upsert may update, REPLACE may delete."""
     if change.op == "insert":
-        overwrites = change.rows is None or any(row.old is not None for row in change.rows)
-        return frozenset({"update", "delete"}) if overwrites else frozenset()
-    if change.op == "update" and change.columns is None:
+        if change.rows is None:
+            return frozenset({"update", "delete"})
+        return frozenset({"update"} if any(row.old is not None for row in change.rows) else ())
+    if change.op == "update" and change.columns is None and change.rows is None:
         return frozenset({"update", "delete"})
     return frozenset({change.op})
 

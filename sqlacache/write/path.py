@@ -64,6 +64,8 @@ class WritePath:
         ledger.last_context = context
         translate = context.execution_options.get("schema_translate_map")
         changes = self.binding.follow(plan.changes(context.compiled_parameters, translate))
+        if "set_config" in plan.functions:
+            ledger.session_state = True
         writing = [name for name in plan.functions if self.binding.may_write(name)]
         if writing:
             changes = [Change(EVERYTHING, "update", None, None, "raw_write", f"{writing[0]}()")]
@@ -87,16 +89,18 @@ class WritePath:
             change = Change(EVERYTHING, "update", None, None, "raw_write", summary)
             self._note(ledger, [change])
         elif kind == "state":
-            if " LOCAL " in statement.upper() or " TRANSACTION " in f" {statement.upper()} ":
+            if statement.upper().split()[:2] in (["SET", "LOCAL"], ["SET", "TRANSACTION"]):
                 ledger.transaction_state = True
-            else:
-                ledger.session_state = not statement.upper().lstrip().startswith(("RESET ALL", "DISCARD ALL"))
+            else:  # RESET ALL keeps the role
+                ledger.session_state = statement.upper().split()[:2] != ["DISCARD", "ALL"]
         elif kind == "commit":
             ledger.fresh, ledger.ends = len(ledger.changes), True
         elif kind == "savepoint":
-            ledger.savepoint(_savepoint_name(statement))
+            self.savepoint(connection, _savepoint_name(statement))
         elif kind == "release":
-            ledger.release(_savepoint_name(statement))
+            mark = ledger.release(_savepoint_name(statement))
+            if mark is not None and mark.outermost and ledger.changes:  # SQLite commits
+                ledger.fresh, ledger.ends = len(ledger.changes), True
 
     def _note(self, ledger: Ledger, changes: Sequence[Change]) -> None:
         if not changes:
@@ -126,13 +130,7 @@ class WritePath:
         if not ledger.ends and not self._is_autocommit(connection):
             execute()
             return
-        commit = self._begin(ledger)
-        try:
-            execute()
-        finally:
-            # Also when it raised: on an autocommit connection a statement may have been carried out all the same.
-            commit.settle()
-            self._clear(ledger)
+        self._around(ledger, connection.connection, execute)
 
     def _completed(self, connection: Any, change: Change) -> Change:
         table = self.binding.models.table(change.table)
@@ -243,13 +241,33 @@ class WritePath:
             execute()
             self._clear(ledger)
             return
+        self._around(ledger, pooled, execute)
+
+    def _around(self, ledger: Ledger, pooled: Any, execute: Callable[[], None]) -> None:
+        """Carry out what commits, with both phases around it.
+
+        When it raised, it counts as committed: nobody can tell. When it was cancelled or the connection broke, it may
+        even be carried out later (in the driver's thread, on the server): the stamps stay in flight to the lease's end.
+        """
+        driver = getattr(pooled, "dbapi_connection", None)
         commit = self._begin(ledger)
         try:
             execute()
-        finally:
-            # Also when COMMIT raised or was cancelled: nobody can tell whether it arrived, so it counts as committed.
+        except BaseException as error:
+            if self._may_come_later(error, driver):
+                commit.leave()
+            else:
+                commit.settle()
+            raise
+        else:
             commit.settle()
+        finally:
             self._clear(ledger)
+
+    def _may_come_later(self, error: BaseException, driver: Any) -> bool:
+        dialect: Any = self.binding.engine.dialect
+        errors = (getattr(dialect, "loaded_dbapi", None) or dialect.dbapi).Error
+        return not isinstance(error, errors) or bool(dialect.is_disconnect(error, driver, None))
 
     def roll_back(self, pooled: Any, execute: Callable[[], None]) -> None:
         """Carry out a ROLLBACK and forget what was written."""
@@ -325,7 +343,13 @@ class Commit:
         store = self.binding.store
         while True:
             revisions = self._touch()
-            replaced = store.mark(self.token, self.touched, revisions, self.causes)
+            try:
+                replaced = store.mark(self.token, self.touched, revisions, self.causes)
+            except BaseException:
+                # Cancelled on the way: nothing is committed, and no mark may stay.
+                store.unmark(self.token, self.touched)
+                self.binding.observers.invalidated(None, self.scopes)
+                raise
             if replaced is not None:
                 break
         self.replaced = replaced
@@ -377,9 +401,20 @@ class Commit:
         except TransportError:
             self.binding.observers.invalidated(None, self.scopes)
             raise
+        except BaseException:
+            # Cancelled on the way: the database has committed, so that this must be carried out all the same.
+            self.binding.store.settle(self.token, self.touched, self.causes)
+            self.binding.observers.invalidated(None, self.scopes)
+            raise
         if self.binding.observers or self.scopes:
             now = time.perf_counter()
             self.binding.observers.invalidated(self._record(committed_at, now, called=called), self.scopes)
+
+    def leave(self) -> None:
+        """Leave the stamps in flight until their lease ends: whether and when the database commits is not known."""
+        if self.changes and self.marked:
+            now = time.perf_counter()
+            self.binding.observers.invalidated(self._record(now, now, called=False), self.scopes)
 
     def unmark(self) -> None:
         """Take phase one back: nothing was committed."""

@@ -191,6 +191,8 @@ def classify(sql: str, dialect: str = "") -> RawKind:
         return "release"
     if first in ("lock", "listen", "unlisten", "notify"):
         return "read"
+    if first == "prepare" and second == "transaction":
+        return "read"  # what it makes visible, COMMIT PREPARED does
     return "write"
 
 

@@ -250,7 +250,7 @@ class Maker:
     used: list[Any]
 
     def froms(self, outer: Sequence[Term], depth: int) -> tuple[Any, list[Term]]:
-        """Make a FROM; tables by themselves are used once in the whole statement, so that nothing correlates unasked."""
+        """Make a FROM; tables by themselves are used once, so that nothing correlates unasked."""
         made, own = self.source(outer, depth)
         for _ in range(self.tape.of((0, 0, 1, 1, 2))):
             right, more = self.source(outer, depth)

@@ -1,4 +1,4 @@
-"""Reads that are not yet as they should be; each test says what is expected. Collected once the engine does it."""
+"""What was found wrong with reads, each with its cause."""
 
 from __future__ import annotations
 
@@ -61,7 +61,11 @@ async def test_a_parameter_that_is_missing_raises_what_it_raises_uncached(reader
         return caught.value
 
     cached, plain = await raised(reader.database.sessions), await raised(reader.database.truth_sessions)
-    assert (type(cached), str(cached)) == (type(plain), str(plain))
+    # Whether SQLAlchemy appends "[parameters: ...]" depends on who compiled the statement first.
+    assert (type(cached), str(cached).split("[parameters")[0].split("\n(Background")[0].strip()) == (
+        type(plain),
+        str(plain).split("[parameters")[0].split("\n(Background")[0].strip(),
+    )
 
 
 # write/path.py, inserted_keys: implicit RETURNING (SQLAlchemy 2 on PostgreSQL) counts as the statement's own.

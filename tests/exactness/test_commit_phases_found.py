@@ -1,4 +1,4 @@
-"""Not collected: fails until the engine is changed; then it belongs to ``test_commit_phases``."""
+"""What was found wrong with commit phases, each with its cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Not collected: fails until the engine is changed; then it belongs to ``test_writes_by_the_database``."""
+"""What was found wrong with writes by the database, each with its cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Not collected: fails until the engine is changed; then it belongs to ``test_who_sees_what``."""
+"""What was found wrong with who sees what, each with its cause."""
 
 from __future__ import annotations
 

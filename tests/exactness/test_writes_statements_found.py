@@ -1,4 +1,4 @@
-"""Not collected: fails until the engine is changed; then it belongs to ``test_writes_statements``."""
+"""What was found wrong with writes statements, each with its cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that are not yet as they should be; each test says what is expected. Collected once the engine does it."""
+"""What was found wrong with values, each with its cause."""
 
 from __future__ import annotations
 
