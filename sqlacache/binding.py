@@ -13,10 +13,10 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
+from sqlalchemy.schema import Table
 
 from .canonical import Canonical
 from .decisions import Drop
-from .models import Models
 from .read.path import ReadPath
 from .read.replay import MARKER, Capture
 from .read.statement import key_of, selects
@@ -27,7 +27,7 @@ from .write.commit import DialectHooks
 from .write.consequences import Consequences
 from .write.dml import Change
 from .write.ledger import Ledger, existing_ledger, ledger_of
-from .write.path import WritePath
+from .write.path import Commit, WritePath
 from .write.rawsql import classify
 
 if TYPE_CHECKING:
@@ -44,25 +44,25 @@ MAX_SHAPES = 64
 class _Keys(Mapping[str, tuple[str, ...]]):
     """Primary-key columns (sorted names) by table; empty where their equality is not ours."""
 
-    def __init__(self, models: Models, canonical: Canonical) -> None:
-        self._models = models
+    def __init__(self, binding: Binding, canonical: Canonical) -> None:
+        self._binding = binding
         self._canonical = canonical
-        self._known: dict[str, tuple[str, ...]] = {}
+        self._known: dict[Table, tuple[str, ...]] = {}
 
     def __getitem__(self, name: str) -> tuple[str, ...]:
-        key = self._known.get(name)
+        table = self._binding.table(name)
+        if table is None:
+            raise KeyError(name)
+        key = self._known.get(table)
         if key is None:
-            table = self._models.table(name)
-            if table is None:
-                raise KeyError(name)
-            key = self._known[name] = key_of(table, self._canonical)
+            key = self._known[table] = key_of(table, self._canonical)
         return key
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._models.tables())
+        return iter(self._binding.models.tables())
 
     def __len__(self) -> int:
-        return len(self._models.tables())
+        return len(self._binding.models.tables())
 
 
 class Binding:
@@ -76,7 +76,8 @@ class Binding:
         self.database = database
         self.models = manager.models
         self.canonical = Canonical(engine.dialect)
-        self.keys: Mapping[str, tuple[str, ...]] = _Keys(self.models, self.canonical)
+        self._used: dict[str, Table] = {}
+        self.keys: Mapping[str, tuple[str, ...]] = _Keys(self, self.canonical)
         self.views: frozenset[str] = frozenset()
         self.row_security: frozenset[str] = frozenset()
         self.pure_functions = self.settings.functions
@@ -92,15 +93,27 @@ class Binding:
         self.writes = WritePath(self)
         self._hooks = DialectHooks(engine.dialect, self.writes)
         self.epoch = next(_epochs)
+        self._unseen = 0
+        """Connections that were checked out before the engine was bound, and are not back yet."""
+        self._before: Commit | None = None
         self._listeners = (
             ("checkout", self._checkout),
+            ("checkin", self._checkin),
             ("before_cursor_execute", self._before_cursor_execute),
             ("after_cursor_execute", self._after_cursor_execute),
             ("after_execute", self._after_execute),
         )
 
     def attach(self) -> None:
-        """Start listening to the engine."""
+        """Start listening to the engine.
+
+        Connections that are checked out already may have a COMMIT under way that nobody will settle: until they are
+        back, or the lease ends, everything counts as being written.
+        """
+        count = getattr(self.engine.pool, "checkedout", None)
+        self._unseen = max(0, count()) if count is not None else 0
+        if self._unseen:
+            self._before = self.writes.everything_is_written("a transaction begun before bind()")
         for name, listener in self._listeners:
             event.listen(self.engine, name, listener)
         self._hooks.install()
@@ -126,15 +139,26 @@ class Binding:
         )
         harmless = {name for name, volatility in catalog.functions.items() if volatility != "volatile"}
         self._harmless = catalog.built_in | harmless if catalog.built_in else None
-        self.keys = _Keys(self.models, self.canonical)
+        self.keys = _Keys(self, self.canonical)
         self.consequences = Consequences(
             catalog, tables, self.settings.writes_also, lambda name: self.keys.get(name, ())
         )
 
     # -- events of the engine ------------------------------------------------------------------------------------------
 
+    def _checkin(self, dbapi_connection: Any, record: Any) -> None:
+        if not self._unseen:
+            return
+        ledger = ledger_of(record)
+        if not ledger.seen_by(self.epoch):
+            self._unseen -= 1
+            if not self._unseen and self._before is not None:
+                self._before.settle()
+                self._before = None
+
     def _checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
-        ledger_of(record).epoch = self.epoch
+        ledger = ledger_of(record)
+        ledger.epoch = ledger.taken = self.epoch
 
     def _before_cursor_execute(
         self, conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
@@ -198,6 +222,15 @@ class Binding:
         if type(session).get_bind is Session.get_bind:
             return True
         return session.get_bind(**{**state.bind_arguments, "bind": replay}) is replay
+
+    def use(self, table: Table) -> None:
+        """Note that statements on this engine use ``table``: other metadata may have tables of the same name."""
+        self._used[table.fullname] = table
+
+    def table(self, name: str) -> Table | None:
+        """Return the table of a full name, as this engine's statements use it."""
+        used = self._used.get(name)
+        return used if used is not None else self.models.table(name)
 
     def may_write(self, function: str) -> bool:
         """Tell whether calling a function may write: not if it is built in, stable, immutable or declared pure.

@@ -310,7 +310,9 @@ def _is_one_of_several_workers() -> bool:
 
 
 def _database_name(url: URL) -> str:
-    return url.database or "main"
+    name = url.database or "main"
+    is_file = url.get_backend_name() == "sqlite" and not name.startswith((":", "file:"))
+    return os.path.realpath(name) if is_file and url.database else name
 
 
 def _same_database(one: URL, other: URL) -> bool:

@@ -191,6 +191,8 @@ class Identifier:
         named = [table for name in plan.declared if (table := binding.models.table(name)) is not None]
         mapped = any(binding.models.mappers(table) for table in plan.sources)
         plan.policy = self.settings.policy(plan.sources if mapped or not named else named)
+        for table in plan.sources:
+            binding.use(table)
         if plan.bypass is None:
             plan.limit(binding.admit)
             plan.order = tuple(sorted(plan.compiled.bind_names.values()))

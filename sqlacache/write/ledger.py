@@ -58,6 +58,8 @@ class Ledger:
     """The statement about to run is a COMMIT in text."""
     unkeyed: set[str] = field(default_factory=set)
     """Tables into which rows went whose primary key was not known beforehand."""
+    taken: int = 0
+    """The binding that saw the connection leave the pool."""
     epoch: int = 0
     """The binding that has seen everything of the open transaction."""
     last_context: Any = None
@@ -65,6 +67,10 @@ class Ledger:
 
     def __bool__(self) -> bool:
         return bool(self.changes)
+
+    def seen_by(self, epoch: int) -> bool:
+        """Tell whether the binding ``epoch`` saw the connection leave the pool."""
+        return self.taken == epoch
 
     def tables(self) -> set[str]:
         """Return the tables written; :data:`~sqlacache.tags.EVERYTHING` among them if that is not known."""

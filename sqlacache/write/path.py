@@ -63,6 +63,9 @@ class WritePath:
             return  # a further batch of the same INSERT
         ledger.last_context = context
         translate = context.execution_options.get("schema_translate_map")
+        table = getattr(compiled.statement, "table", None)
+        if isinstance(table, Table):
+            self.binding.use(table.metadata.tables.get(table.key, table))  # not the ORM's annotated copy
         changes = self.binding.follow(plan.changes(context.compiled_parameters, translate))
         if "set_config" in plan.functions:
             ledger.session_state = True
@@ -133,7 +136,7 @@ class WritePath:
         self._around(ledger, connection.connection, execute)
 
     def _completed(self, connection: Any, change: Change) -> Change:
-        table = self.binding.models.table(change.table)
+        table = self.binding.table(change.table)
         if table is None or change.rows is None:
             return change
         shapes = self.binding.store.shapes([change.table])[change.table][1]
@@ -311,6 +314,12 @@ class WritePath:
         commit.mark(called=True)
         commit.settle(called=True)
         return sum(commit.replaced.values())
+
+    def everything_is_written(self, statement: str) -> Commit:
+        """Mark everything as being written; the caller settles it, or the lease ends."""
+        commit = Commit(self, [Change(EVERYTHING, "update", None, None, "raw_write", statement)])
+        commit.mark(called=True)
+        return commit
 
 
 class Commit:
