@@ -106,14 +106,31 @@ async def test_echo_logs_no_hit(database: Database, caplog: pytest.LogCaptureFix
         await engine.dispose()
 
 
-async def test_a_hit_begins_no_transaction_that_listeners_are_told_of(reader: Reader) -> None:
+async def test_a_hit_begins_no_transaction_that_listeners_are_told_of_when_vary_says_what_they_do(
+    database: Database,
+) -> None:
+    cache = configure(models={"*": {}}, telemetry=None, vary=lambda session: "tenant")
+    await cache.bind(database.engine)
+    try:
+        async with database.sessions() as session:
+            await session.get(User, 1)
+        with listening(Session, ["after_begin"]) as calls:
+            async with database.sessions() as session:
+                await session.get(User, 1)
+                assert calls == []
+                assert session.in_transaction()
+                await session.get(User, 2)
+                assert calls == ["after_begin"]
+                await session.commit()
+    finally:
+        await cache.disconnect()
+
+
+async def test_without_vary_listeners_are_told_of_the_transaction_before_a_hit(reader: Reader) -> None:
     await reader.warm(get(User, 1))
     with listening(Session, ["after_begin"]) as calls:
         async with reader.database.sessions() as session:
             await session.get(User, 1)
-            assert calls == []
-            assert session.in_transaction()
-            await session.get(User, 2)
             assert calls == ["after_begin"]
             await session.commit()
 
