@@ -90,6 +90,9 @@ def stop(*_: Any) -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> int:
     options = arguments(argv)
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a background job of a shell inherits it ignored
     try:
         with Shop(options.port) as shop:
             try:

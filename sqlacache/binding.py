@@ -27,7 +27,8 @@ from .write.commit import DialectHooks
 from .write.consequences import Consequences
 from .write.dml import Change
 from .write.ledger import Ledger, existing_ledger, ledger_of
-from .write.path import Commit, WritePath
+from .write.path import WritePath
+from .write.phases import Commit
 from .write.rawsql import classify
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ class Binding:
     def detach(self) -> None:
         """Stop listening; afterwards nothing of ours is left on the engine or its dialect."""
         self._hooks.remove()
+        if self._before is not None:
+            self._before.unmark()  # the next binding looks by itself who is out
         for name, listener in self._listeners:
             event.remove(self.engine, name, listener)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sqlalchemy
 from sqlalchemy import bindparam, column, exists, insert, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -83,10 +84,11 @@ async def test_an_operator_that_reads_another_table_bypasses(reader: Reader) -> 
 # read/identify.py: what the policy says of no table at all is asked before why the statement cannot be cached.
 UNNAMED = {
     "text_from": rows(lambda: select(column("id")).select_from(text("odd_books")).order_by(column("id"))),
-    "text_columns": entities(
-        lambda: select(Book).from_statement(text("SELECT * FROM odd_books ORDER BY id").columns(Book.id))
-    ),
 }
+if not sqlalchemy.__version__.startswith("1.4"):  # which cannot load an entity from text with columns
+    UNNAMED["text_columns"] = entities(
+        lambda: select(Book).from_statement(text("SELECT * FROM odd_books ORDER BY id").columns(Book.id))
+    )
 
 
 @pytest.mark.parametrize("read", UNNAMED.values(), ids=UNNAMED.keys())

@@ -205,7 +205,7 @@ async def test_nothing_stale_is_read_while_the_cache_is_unbound_and_bound_again(
             await _some_reads(load, 2 + turn % 7)
 
     await load.run(bind_again)
-    assert load.switched > 5
+    assert load.switched > 2
     assert load.hits, "nothing was ever served: the test proves nothing"
 
 

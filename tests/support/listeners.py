@@ -14,7 +14,7 @@ def listeners_of_ours() -> set[tuple[Any, ...]]:
     """
     found = set()
     for key, owners in list(registry._key_to_collection.items()):
-        for reference in owners.values():
+        for reference in list(owners.values()):
             listener = reference()
             module = getattr(listener, "__module__", None) or ""
             if module == "sqlacache" or module.startswith("sqlacache."):

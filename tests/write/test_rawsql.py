@@ -95,7 +95,6 @@ def test_reads_touch_nothing(sql: str) -> None:
         "SELECT @x := 5",
         "COMMIT PREPARED 'x'",
         "ROLLBACK PREPARED 'x'",
-        "PREPARE TRANSACTION 'x'",
         "VACUUM users",
         "SELECT 'open",
         'SELECT "open',

@@ -1,0 +1,161 @@
+"""Both phases of one commit: what it touches is marked in flight before, and settled after."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..decisions import Cause, EvictionCause, Invalidation, TableChange
+from ..errors import TransportError
+from ..tags import ChangeLike, TableTouch, touch
+
+if TYPE_CHECKING:
+    from .path import WritePath
+
+MAX_TAGS_TOLD = 20
+"""Tags that an invalidation record and a stamp's cause carry at most."""
+
+
+class Commit:
+    """Both phases of one commit."""
+
+    def __init__(self, path: WritePath, changes: Sequence[ChangeLike]) -> None:
+        self.path = path
+        self.binding = path.binding
+        self.changes = changes
+        self.token = secrets.token_hex(8)
+        self.touched: dict[str, TableTouch] = {}
+        self.causes: dict[str, Cause] = {}
+        self.replaced: dict[str, int] = {}
+        self.scopes: list[Any] = []
+        self.traceparent: str | None = None
+        self.at = time.time()
+        self.phase_one: float | None = None
+        self.marked = False
+        self.marked_at = 0.0
+
+    def mark(self, *, called: bool = False) -> None:
+        """Phase one. The registry of shapes may change under us: then look again.
+
+        A commit is not marked while the cache is off, but a call (``called``) is: switching on again is fenced by one.
+        """
+        if not self.changes or (self.binding.manager.mode == "off" and not called):
+            return
+        began = time.perf_counter()
+        self._prepare()
+        store = self.binding.store
+        while True:
+            revisions = self._touch()
+            try:
+                replaced = store.mark(self.token, self.touched, revisions, self.causes)
+            except BaseException:
+                # Cancelled on the way: nothing is committed, and no mark may stay.
+                store.unmark(self.token, self.touched)
+                self.binding.observers.invalidated(None, self.scopes)
+                raise
+            if replaced is not None:
+                break
+        self.replaced = replaced
+        self.marked = True
+        self.marked_at = time.perf_counter()
+        self.phase_one = self.marked_at - began
+
+    def _prepare(self) -> None:
+        if self.binding.observers:
+            tables = list(dict.fromkeys(change.table for change in self.changes))
+            self.scopes, self.traceparent = self.binding.observers.invalidation_started(
+                self.binding.settings.name, tables
+            )
+
+    def _touch(self) -> dict[str, int]:
+        tables = {change.table for change in self.changes}
+        registered = self.binding.store.shapes(tables)
+        shapes = {table: found for table, (_, found) in registered.items()}
+        self.touched = touch(self.changes, shapes, self.binding.keys)
+        self.causes = {table: self._cause(what) for table, what in self.touched.items()}
+        return {table: revision for table, (revision, _) in registered.items()}
+
+    def _cause(self, what: TableTouch) -> Cause:
+        return Cause(
+            what.cause,
+            what.table,
+            tuple(what.keys)[:MAX_TAGS_TOLD],
+            None if what.columns is None else tuple(sorted(what.columns)),
+            what.statement,
+            self.at,
+            os.getpid(),
+            self.path.host,
+            self.traceparent,
+        )
+
+    def settle(self, *, called: bool = False) -> None:
+        """Phase two."""
+        if not self.changes:
+            return
+        committed_at = time.perf_counter()
+        if not self.marked:
+            if self.binding.manager.mode == "off":
+                return
+            # The cache was switched on between the phases: what a reader filled before COMMIT landed must go.
+            self.mark()
+            committed_at = time.perf_counter()
+        try:
+            self.binding.store.settle(self.token, self.touched, self.causes)
+        except TransportError:
+            self.binding.observers.invalidated(None, self.scopes)
+            raise
+        except BaseException:
+            # Cancelled on the way: the database has committed, so that this must be carried out all the same.
+            self.binding.store.settle(self.token, self.touched, self.causes)
+            self.binding.observers.invalidated(None, self.scopes)
+            raise
+        if self.binding.observers or self.scopes:
+            now = time.perf_counter()
+            self.binding.observers.invalidated(self._record(committed_at, now, called=called), self.scopes)
+
+    def leave(self) -> None:
+        """Leave the stamps in flight until their lease ends: whether and when the database commits is not known."""
+        if self.changes and self.marked:
+            now = time.perf_counter()
+            self.binding.observers.invalidated(self._record(now, now, called=False), self.scopes)
+
+    def unmark(self) -> None:
+        """Take phase one back: nothing was committed."""
+        if self.marked:
+            self.binding.store.unmark(self.token, self.touched)
+            self.binding.observers.invalidated(None, self.scopes)
+
+    def _record(self, committed_at: float, now: float, *, called: bool) -> Invalidation:
+        statements = dict.fromkeys(what.statement for what in self.touched.values() if what.statement)
+        return Invalidation(
+            self.binding.settings.name,
+            self.binding.database,
+            tuple(self._change(what) for what in self.touched.values()),
+            "; ".join(statements),
+            self.at,
+            os.getpid(),
+            self.path.host,
+            self.traceparent,
+            None if called else self.phase_one,
+            None if called else committed_at - self.marked_at,
+            now - committed_at,
+        )
+
+    def _change(self, what: TableTouch) -> TableChange:
+        names = what.names()
+        told = list(what.keys) or names
+        cause: EvictionCause = what.cause
+        return TableChange(
+            what.table,
+            cause,
+            what.scope,
+            what.rows,
+            tuple(told[:MAX_TAGS_TOLD]),
+            len(names),
+            None if what.columns is None else tuple(sorted(what.columns)),
+            self.replaced.get(what.table, 0),
+            what.bumped,
+        )
