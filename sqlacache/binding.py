@@ -230,6 +230,10 @@ class Binding:
         """Note that statements on this engine use ``table``: other metadata may have tables of the same name."""
         self._used[table.fullname] = table
 
+    def suppose(self, table: Table) -> None:
+        """Take ``table`` for the one of its name, as long as no statement has used another."""
+        self._used.setdefault(table.fullname, table)
+
     def table(self, name: str) -> Table | None:
         """Return the table of a full name, as this engine's statements use it."""
         used = self._used.get(name)

@@ -113,12 +113,12 @@ class CacheManager:
             await connection.run_sync(binding.read_catalog)
 
     def _configured_tables(self) -> set[str]:
-        tables = self.models.tables()
         wanted: set[str] = set()
-        for name, table in tables.items():
-            policy: Policy = self.settings.policy([table])
-            if policy.ops and self.models.mappers(table):
-                wanted.add(name)
+        for name in self.models.tables():
+            for table in self.models.named(name):
+                policy: Policy = self.settings.policy([table])
+                if policy.ops and self.models.mappers(table):
+                    wanted.add(name)
         return wanted
 
     async def disconnect(self) -> None:
@@ -212,7 +212,11 @@ class CacheManager:
         ``columns`` are the columns written; ``None`` when rows came or went, or when it is not known. Returns how many
         stamps were replaced. Raises :class:`CacheError` for a table or column that no model knows.
         """
-        known = self.models.table(table)
+        named = self.models.named(table)
+        if columns is not None and not isinstance(columns, str):
+            fitting = [one for one in named if set(columns) <= {column.name for column in one.columns}]
+            named = fitting or named  # several metadata may have a table of this name
+        known = named[0] if named else None
         declared = {name for names in self.settings.depends_on for name in (names,)}
         if known is None and table not in declared:
             raise CacheError(f"touched: takes the name of a table of a mapped class, got {table!r}")
@@ -238,6 +242,8 @@ class CacheManager:
             return 0
         for binding in self._unique_stores():
             rows = None
+            if table is not None:
+                binding.suppose(table)
             if keys is not None and table is not None:
                 rows = tuple(_row_of(binding, table, key) for key in keys)
             change = Change(name, "update", columns, rows, cause, "")

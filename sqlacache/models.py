@@ -31,7 +31,7 @@ class Models:
 
     def __init__(self) -> None:
         self._mappers: dict[Table, list[Mapper[Any]]] = {}
-        self._tables: dict[str, Table] = {}
+        self._tables: dict[str, list[Table]] = {}
         self._seen: frozenset[Mapper[Any]] | None = None
 
     def refresh(self) -> None:
@@ -43,13 +43,17 @@ class Models:
             return
         self._seen = seen
         by_table: dict[Table, list[Mapper[Any]]] = {}
-        tables: dict[str, Table] = {}
+        tables: dict[str, list[Table]] = {}
         for mapper in mappers:
             for table in mapper.tables:
                 if isinstance(table, Table):
                     by_table.setdefault(table, []).append(mapper)
                     for other in table.metadata.tables.values():
-                        tables[other.fullname] = other
+                        named = tables.setdefault(other.fullname, [])
+                        if not any(table is other for table in named):
+                            named.append(other)
+        for named in tables.values():
+            named.sort(key=lambda table: sorted(column.name for column in table.columns))
         self._mappers, self._tables = by_table, tables
 
     def mappers(self, table: Table) -> Sequence[Mapper[Any]]:
@@ -58,13 +62,18 @@ class Models:
             self.refresh()
         return self._mappers.get(table, ())
 
-    def table(self, name: str) -> Table | None:
-        """Return the table of a full name."""
+    def named(self, name: str) -> Sequence[Table]:
+        """Return the tables of a full name: several, when several metadata have one of that name."""
         if name not in self._tables:
             self.refresh()
-        return self._tables.get(name)
+        return self._tables.get(name, ())
+
+    def table(self, name: str) -> Table | None:
+        """Return the table of a full name; of several, always the same one."""
+        named = self.named(name)
+        return named[0] if named else None
 
     def tables(self) -> dict[str, Table]:
         """Return every table of a metadata that something is mapped to, by full name."""
         self.refresh()
-        return dict(self._tables)
+        return {name: named[0] for name, named in self._tables.items()}

@@ -206,7 +206,7 @@ async def test_nothing_is_built_when_nobody_listens(reader: Reader, monkeypatch:
 
     monkeypatch.setattr("sqlacache.read.path.Decision", built)
     monkeypatch.setattr("sqlacache.read.path.Load", built)
-    monkeypatch.setattr("sqlacache.write.path.Invalidation", built)
+    monkeypatch.setattr("sqlacache.write.phases.Invalidation", built)
     for _ in range(2):
         async with reader.database.sessions() as session:
             await session.execute(select(User))
