@@ -153,7 +153,7 @@ class Binding:
         if not self._unseen:
             return
         ledger = ledger_of(record)
-        if not ledger.seen_by(self.epoch):
+        if ledger.taken != self.epoch:
             self._unseen -= 1
             if not self._unseen and self._before is not None:
                 self._before.settle()
@@ -291,7 +291,3 @@ class Binding:
 
     def _dropped(self, table: str, entries: int) -> None:
         self.observers.dropped(Drop(self.settings.name, table, "size", entries))
-
-    def everything(self) -> list[str]:
-        """Return the names of all tables that the cache knows (and :data:`~sqlacache.tags.EVERYTHING`)."""
-        return [EVERYTHING, *self.models.tables()]

@@ -52,7 +52,7 @@ class Ledger:
     """SET and its kind: what rows mean has changed until the connection is reset or closed."""
     fresh: int | None = None
     """Where the changes of the statement about to run begin."""
-    incomplete: int | None = None
+    incomplete: bool = False
     """Set while old values of the fresh changes may still be read back."""
     ends: bool = False
     """The statement about to run is a COMMIT in text."""
@@ -68,10 +68,6 @@ class Ledger:
     def __bool__(self) -> bool:
         return bool(self.changes)
 
-    def seen_by(self, epoch: int) -> bool:
-        """Tell whether the binding ``epoch`` saw the connection leave the pool."""
-        return self.taken == epoch
-
     def tables(self) -> set[str]:
         """Return the tables written; :data:`~sqlacache.tags.EVERYTHING` among them if that is not known."""
         return {change.table for change in self.changes}
@@ -82,8 +78,8 @@ class Ledger:
         self.marks.clear()
         self.unkeyed.clear()
         self.read_first = self.transaction_state = False
-        self.last_context = self.fresh = self.incomplete = None
-        self.ends = False
+        self.last_context = self.fresh = None
+        self.incomplete = self.ends = False
 
     def savepoint(self, name: str, *, outermost: bool = False) -> None:
         """Set a mark."""

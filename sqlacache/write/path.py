@@ -67,7 +67,7 @@ class WritePath:
             changes = [Change(EVERYTHING, "update", None, None, "raw_write", f"{writing[0]}()")]
         self._note(ledger, changes)
         if self.binding.settings.old_values == "read" and not translate:
-            ledger.incomplete = len(ledger.changes)
+            ledger.incomplete = True
 
     def _before_text(self, connection: Any, statement: str, context: Any) -> None:
         kind = "write" if context.isddl else classify(statement, self.binding.engine.dialect.name)
@@ -118,8 +118,8 @@ class WritePath:
             execute()
             return
         fresh, ledger.fresh = ledger.fresh, None
-        if ledger.incomplete is not None:
-            ledger.incomplete = None
+        if ledger.incomplete:
+            ledger.incomplete = False
             ledger.changes[fresh:] = [
                 self._completed(connection, change) for change in ledger.changes[fresh:]
             ]
