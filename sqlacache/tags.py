@@ -41,9 +41,12 @@ class Shape:
     keyed: bool = False
     """``columns`` are the table's primary key."""
     name: str = field(init=False, compare=False)
+    _begin: str = field(init=False, compare=False, repr=False)
+    """What every tag of this shape begins with."""
 
     def __post_init__(self) -> None:
         used = "" if self.footprint is None else f"({','.join(map(_escaped, sorted(self.footprint)))})"
+        object.__setattr__(self, "_begin", f"{self.table}{used}{':' if self.keyed else '?'}")
         if self.keyed:
             suffix = ":#key"
         elif self.columns:
@@ -54,11 +57,12 @@ class Shape:
 
     def tag(self, values: Sequence[str]) -> str:
         """Return the tag of one combination of canonical ``values``, in the order of ``columns``."""
-        used = "" if self.footprint is None else f"({','.join(map(_escaped, sorted(self.footprint)))})"
         if self.keyed:
-            return f"{self.table}{used}:{','.join(values)}"
-        narrowed = "&".join(f"{_escaped(column)}={value}" for column, value in zip(self.columns, values))
-        return f"{self.table}{used}?{narrowed}"
+            return self._begin + ",".join(values)
+        columns = self.columns
+        return self._begin + "&".join(
+            [f"{_escaped(column)}={value}" for column, value in zip(columns, values)]
+        )
 
     def meets(self, columns: frozenset[str] | None) -> bool:
         """Tell whether a write of ``columns`` (``None``: the whole row) can change what this shape reads."""

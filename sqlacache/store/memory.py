@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from cashews import register_backend
 from cashews.backends.memory import Memory
 
 from ..decisions import Cause, FillOutcome, MissReason
-from ..tags import EVERYTHING, Shape, TableTouch
+from ..tags import EVERYTHING, Shape, TableTouch, table_stamp
 from .stamps import Entry, Sample, StampView
 
 SWEEP = 64
@@ -47,6 +47,9 @@ class MemoryBackend(Memory):
     Closing it (``Cache.close()``) forgets every entry. Stamps and the marks of writers stay, so that a writer who
     was at its COMMIT meanwhile still voids what is stored after it is opened again.
     """
+
+    breaker = None
+    transport = None
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs["check_interval"] = 0
@@ -81,6 +84,7 @@ class MemoryStore:
     """
 
     tier = "local"
+    keeps_bytes = False
 
     def __init__(
         self, *, max_bytes: int, lease: float, on_drop: Callable[[str, int], None] | None = None
@@ -165,6 +169,10 @@ class MemoryStore:
                 self._sweep()
             return Sample(None, self._view(names)), True
 
+    def registered(self, shapes: Iterable[Shape], names: Sequence[str], sample: Sample) -> bool:
+        """Here, a registry is never lost: whoever seeded a shape's stamp has registered the shape."""
+        return None not in sample.stamps
+
     def _busy(self, table: str) -> bool:
         writers = self._writers.get(table)
         return writers is not None and self._alive(writers)
@@ -181,6 +189,8 @@ class MemoryStore:
     def fill(self, key: str, entry: Entry) -> FillOutcome:
         if entry.size > self.max_bytes:
             return "too_large"
+        if entry.under is not None:
+            return "fenced"  # of some other store: here there is one generation only
         dropped: dict[str, int] = {}
         with self._lock:
             for name, _, nonce in entry.stamps:
@@ -210,7 +220,7 @@ class MemoryStore:
             if len(self._gone) > REMEMBERED:
                 self._gone.popitem(last=False)
 
-    def shapes(self, tables: Iterable[str]) -> Mapping[str, tuple[int, tuple[Shape, ...]]]:
+    def shapes(self, tables: Iterable[str]) -> Mapping[str, tuple[Hashable, tuple[Shape, ...]]]:
         with self._lock:
             return {
                 table: (self._revisions.get(table, 0), tuple(self._shapes.get(table, {}).values()))
@@ -221,7 +231,7 @@ class MemoryStore:
         self,
         token: str,
         touched: Mapping[str, TableTouch],
-        revisions: Mapping[str, int],
+        revisions: Mapping[str, Hashable],
         causes: Mapping[str, Cause],
     ) -> dict[str, int] | None:
         with self._lock:
@@ -284,6 +294,18 @@ class MemoryStore:
             self._gone.clear()
             self.bytes = 0
             return count
+
+    def purge(self, tables: Iterable[str]) -> int:
+        wanted = {table_stamp(table) for table in tables}
+        with self._lock:
+            found = [
+                key
+                for key, entry in self._entries.items()
+                if any(name in wanted for name, _, _ in entry.stamps)
+            ]
+            for key in found:
+                self._remove(key, None)
+            return len(found)
 
     def end_leases(self) -> None:
         """End the lease of every writer under way (for tests of leases that do not wait)."""

@@ -7,7 +7,7 @@ both fronts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from ..decisions import Cause, FillOutcome
@@ -20,6 +20,9 @@ class Store(Protocol):
 
     tier: str
     """What a hit from here is called: ``local`` or ``remote``."""
+
+    keeps_bytes: bool
+    """Whether :meth:`fill` wants the rows' byte form (:attr:`.Entry.encoded`)."""
 
     def lookup(self, key: str, names: Sequence[str]) -> Sample:
         """Return the entry and the stamps named, as they are at one moment."""
@@ -35,40 +38,63 @@ class Store(Protocol):
         """Register ``shapes`` and seed the stamps that are missing, then return the stamps.
 
         The second value is ``False`` when a writer of one of ``tables`` is under way and something had to be registered
-        or seeded: nothing read now may be filled (rules b and c of DESIGN section 5). Stamps outlive ``ttl`` seconds.
+        or seeded: nothing was, and nothing read now may be filled (rules b and c of DESIGN section 5). Stamps live at
+        least ``ttl`` seconds from now, or longer if they were to.
+        """
+        ...
+
+    def registered(self, shapes: Iterable[Shape], names: Sequence[str], sample: Sample) -> bool:
+        """Tell whether ``shapes`` are known to be registered under the table stamps of ``sample``.
+
+        ``sample`` is what a lookup of the stamps ``names`` brought; a miss is filled under it only if this is so, and
+        asks :meth:`sample` otherwise. A registration holds under one table stamp (rule d): what this process registered
+        counts as long as the table's stamp is the same. No I/O.
         """
         ...
 
     def fill(self, key: str, entry: Entry) -> FillOutcome:
-        """Store an entry, unless it is larger than everything the store may hold or its stamps are known to be gone."""
+        """Store an entry, unless it is larger than everything the store may hold or its stamps are known to be gone.
+
+        One that was sampled under another generation (:attr:`.Entry.under`) is never served.
+        """
         ...
 
-    def shapes(self, tables: Iterable[str]) -> Mapping[str, tuple[int, tuple[Shape, ...]]]:
-        """Return the registered shapes of ``tables``, each with the registry's revision."""
+    def shapes(self, tables: Iterable[str]) -> Mapping[str, tuple[Hashable, tuple[Shape, ...]]]:
+        """Return the registered shapes of ``tables``, each with the registry's revision.
+
+        They may be those that this process saw last: :meth:`mark` refuses when they are out of date, and they are up to
+        date after that.
+        """
         ...
 
     def mark(
         self,
         token: str,
         touched: Mapping[str, TableTouch],
-        revisions: Mapping[str, int],
+        revisions: Mapping[str, Hashable],
         causes: Mapping[str, Cause],
     ) -> dict[str, int] | None:
         """Phase one: replace the touched stamps and mark them in flight by the writer ``token``.
 
+        A stamp that is not there is not made. The writer is under way on each table until it settles or unmarks, or its
+        lease ends. Where no registry is found, the table's stamp is replaced as well.
         Returns how many existing stamps were replaced, by table; or ``None``, having done nothing, when a registry's
         revision is no longer the one given (look at :meth:`shapes` again).
         """
         ...
 
     def settle(self, token: str, touched: Mapping[str, TableTouch], causes: Mapping[str, Cause]) -> None:
-        """Phase two: replace the same stamps again and unmark them."""
+        """Phase two: replace the same stamps again, those seeded meanwhile too (rule e), and unmark them."""
         ...
 
     def unmark(self, token: str, touched: Mapping[str, TableTouch]) -> None:
-        """Take back phase one's marks, after a rollback."""
+        """Take back phase one's marks, after a rollback; what it replaced stays replaced."""
         ...
 
     def delete_everything(self) -> int:
         """Remove every entry; return how many there were. Stamps stay (they are replaced by an invalidation)."""
+        ...
+
+    def purge(self, tables: Iterable[str]) -> int:
+        """Delete the bytes of every entry that depends on one of ``tables``; return how many there were."""
         ...

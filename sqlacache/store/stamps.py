@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..decisions import Cause, MissReason, StampChange
+from ..decisions import BypassReason, Cause, MissReason, StampChange, Tier
 from ..tags import EVERYTHING
 
 
@@ -42,17 +42,30 @@ class Entry:
     size: int
     count: int
     """Number of rows."""
+    under: Any = None
+    """The server's generation that the stamps were sampled under (:attr:`Sample.under`)."""
+    encoded: bytes | None = None
+    """The rows' byte form, for a store that keeps bytes; only while the entry is being stored."""
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """What one lookup brought back, in one consistent look."""
 
     entry: Entry | None
     stamps: Sequence[StampView | None]
     """In the order asked; ``None`` for one that is not there."""
     gone: MissReason | None = None
-    """Why there is no entry, when the store knows: ``expired``, ``capacity_evicted``, ``corrupt``."""
+    """Why there is no entry, when the store knows: ``expired``, ``capacity_evicted``, ``corrupt``,
+    ``generation_changed``."""
+    under: Any = None
+    """The generation of the server that answered, for :attr:`Entry.under`; opaque to everyone but the store."""
+    bypass: BypassReason | None = None
+    """Nothing may be served or filled: the cache was switched off for all (``disabled``), writers speak another
+    protocol (``protocol_mismatch``), an invalidation is owed (``backend_unavailable``)."""
+    why: str = ""
+    """More about ``bypass``, for people."""
+    tier: Tier | None = None
+    """Where the entry came from, if not from the store's own tier."""
 
 
 class Verdict(NamedTuple):
@@ -86,6 +99,12 @@ def decide(names: Sequence[str], keys: frozenset[str], sample: Sample) -> Verdic
     if entry is None:
         reason: MissReason = "write_in_flight" if in_flight else (sample.gone or "absent")
         return Verdict(None, reason, (), None, fillable)
+    if fillable and len(entry.stamps) == len(names):  # the way of a hit
+        for name, stamp, (filled_name, _, nonce) in zip(names, stamps, entry.stamps):
+            if stamp is None or stamp.nonce != nonce or name != filled_name:
+                break
+        else:
+            return Verdict(entry, None, (), None, False)
     filled = {name: (version, nonce) for name, version, nonce in entry.stamps}
     changed: list[StampChange] = []
     cause: Cause | None = None

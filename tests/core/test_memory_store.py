@@ -1,7 +1,8 @@
-"""MemoryStore: the rules of the stamp protocol (DESIGN section 5), room, expiry and sweeping."""
+"""MemoryStore: room, expiry, leases, sweeping and threads; tests/store holds it against the contract of all stores."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from threading import Thread
 from typing import Any
 
@@ -73,10 +74,6 @@ def row(*stamps: str) -> dict[str, TableTouch]:
     return {"users": TableTouch("users", "row_update", stamps=dict.fromkeys(stamps))}
 
 
-TABLE = {"users": TableTouch("users", "bulk_write", scope="table")}
-ALL = {EVERYTHING: TableTouch(EVERYTHING, "flush", scope="table")}
-
-
 def revisions(store: MemoryStore) -> dict[str, int]:
     return {table: revision for table, (revision, _) in store.shapes(["users"]).items()}
 
@@ -94,18 +91,6 @@ def test_what_is_filled_under_seeded_stamps_is_found(store: MemoryStore) -> None
     entry = filled(store)
     assert decided(store).entry is entry
     assert (len(store), store.bytes) == (1, 10)
-
-
-def test_a_marked_stamp_serves_nobody_until_it_is_settled_and_then_the_entry_is_dead(
-    store: MemoryStore,
-) -> None:
-    filled(store)
-    assert mark(store, "w", row("users:1")) == {"users": 1}
-    assert decided(store).entry is None
-    store.settle("w", row("users:1"), CAUSES)
-    found = decided(store)
-    assert (found.entry, found.reason, found.fillable) == (None, "row_invalidated", True)
-    assert found.changed[0][1:] == (1, 3)
 
 
 def test_a_fill_of_what_was_sampled_before_the_write_is_fenced(store: MemoryStore) -> None:
@@ -126,89 +111,10 @@ def test_a_fill_of_what_was_sampled_between_the_phases_is_fenced(store: MemorySt
     assert store.fill("users:get:a", entry_of(between)) == "fenced"
 
 
-def test_rule_a_in_flight_is_a_set_of_writers(store: MemoryStore) -> None:
-    filled(store)
-    mark(store, "one", row("users:1"))
-    mark(store, "two", row("users:1"))
-    store.settle("one", row("users:1"), CAUSES)
-    assert decided(store).fillable is False
-    store.settle("one", row("users:1"), CAUSES)  # once more: still not the other's
-    assert decided(store).fillable is False
-    store.settle("two", row("users:1"), CAUSES)
-    assert decided(store).fillable is True
-
-
-def test_rule_b_who_seeds_a_stamp_while_a_writer_is_under_way_may_not_fill(store: MemoryStore) -> None:
-    seed(store)
-    mark(store, "w", row("users:2"))
-    names = [*NAMES[:3], "users:2"]
-    sample, may_fill = store.sample(names, ["users"], [ROW], TTL)
-    assert not may_fill
-    assert sample.stamps[3] is None, "nothing may be seeded under a writer's feet"
-    store.settle("w", row("users:2"), CAUSES)
-    assert store.sample(names, ["users"], [ROW], TTL)[1]
-
-
-def test_rule_c_a_shape_is_not_registered_while_a_writer_is_under_way(store: MemoryStore) -> None:
-    seed(store)
-    mark(store, "w", row("users:1"))
-    assert store.sample(["users?active"], ["users"], [ACTIVE], TTL)[1] is False
-    assert store.shapes(["users"])["users"][1] == (ROW,)
-    store.unmark("w", row("users:1"))
-    assert store.sample(["users?active"], ["users"], [ACTIVE], TTL)[1] is True
-    assert set(store.shapes(["users"])["users"][1]) == {ROW, ACTIVE}
-
-
-def test_rule_c_a_writer_of_everything_is_under_way_on_every_table(store: MemoryStore) -> None:
-    seed(store)
-    mark(store, "w", ALL)
-    assert store.sample(["users?active"], ["users"], [ACTIVE], TTL)[1] is False
-    store.settle("w", ALL, CAUSES)
-    assert store.sample(["users?active"], ["users"], [ACTIVE], TTL)[1] is True
-
-
-def test_a_writer_of_another_table_is_in_nobodys_way(store: MemoryStore) -> None:
-    store.mark("w", {"orders": TableTouch("orders", "row_update")}, {}, {"orders": CAUSES["users"]})
-    assert store.sample(NAMES, ["users"], [ROW], TTL)[1] is True
-
-
-def test_rule_d_a_writer_who_does_not_know_of_a_new_shape_looks_again(store: MemoryStore) -> None:
-    seed(store)
-    known = revisions(store)
-    seed(store, ["users?active"], [ACTIVE])
-    assert store.mark("w", row("users:1"), known, CAUSES) is None
-    assert decided(store).fillable, "a refused mark has done nothing"
-    assert store.sample([*NAMES, "users?x"], ["users"], [ROW], TTL)[1] is True
-    assert store.mark("w", row("users:1"), revisions(store), CAUSES) is not None
-
-
-def test_a_shape_registered_twice_is_one_and_changes_no_revision(store: MemoryStore) -> None:
-    seed(store)
-    before = revisions(store)
-    seed(store)
-    assert revisions(store) == before
-    assert store.shapes(["users", "orders"])["orders"] == (0, ())
-
-
-def test_rule_e_phase_two_touches_what_phase_one_touched(store: MemoryStore) -> None:
-    names = [*NAMES, "users?active"]
-    seed(store, names, [ROW, ACTIVE])
-    touched = row("users:1", "users?active")
-    before = [view.nonce for view in store.lookup("k", names).stamps if view]
-    mark(store, "w", touched)
-    between = [view.nonce for view in store.lookup("k", names).stamps if view]
-    store.settle("w", touched, CAUSES)
-    after = [view.nonce for view in store.lookup("k", names).stamps if view]
-    changed = [len({one, two, three}) for one, two, three in zip(before, between, after)]
-    assert changed == [1, 1, 1, 3, 3]
-
-
-def test_after_a_rollback_marks_are_gone_and_entries_stay_dead(store: MemoryStore) -> None:
-    filled(store)
-    mark(store, "w", row("users:1"))
-    store.unmark("w", row("users:1"))
-    found = decided(store)
-    assert (found.entry, found.fillable) == (None, True)
+def test_a_fill_of_another_generation_is_fenced(store: MemoryStore) -> None:
+    entry = entry_of(seed(store))
+    assert store.fill("users:get:a", replace(entry, under="another server's")) == "fenced"
+    assert store.lookup("users:get:a", NAMES).under is None
 
 
 def test_a_writer_that_never_comes_back_is_taken_for_dead_after_its_lease(
@@ -226,19 +132,6 @@ def test_a_writer_that_never_comes_back_is_taken_for_dead_after_its_lease(
     assert store.fill("users:get:a", entry) == "stored"
     store.settle("w", row("users:1"), CAUSES)  # it comes after all: what was filled meanwhile dies
     assert decided(store).entry is None
-
-
-def test_touching_a_table_replaces_its_stamp_only_and_kills_all_its_entries(store: MemoryStore) -> None:
-    filled(store)
-    assert mark(store, "w", TABLE) == {"users": 1}
-    store.settle("w", TABLE, CAUSES)
-    assert decided(store).reason == "table_invalidated"
-
-
-def test_a_stamp_that_is_not_there_is_not_made_by_a_writer(store: MemoryStore) -> None:
-    assert mark(store, "w", row("users:1", "users:2")) == {"users": 0}
-    store.settle("w", row("users:1", "users:2"), CAUSES)
-    assert store.lookup("k", ["users:1"]).stamps == [None]
 
 
 def test_an_invalidation_from_elsewhere_is_one_step(store: MemoryStore) -> None:

@@ -1,11 +1,4 @@
-"""Helpers for the tests of applications: assert what the cache decided, without mocks.
-
-::
-
-    with sqlacache.testing.record(cache) as seen:
-        await session.get(User, 42)
-    seen.assert_hit(User, 42)
-"""
+"""What a cache decided while it was watched, and assertions about it."""
 
 from __future__ import annotations
 
@@ -16,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect
 
-from .decisions import Decision, Drop, Invalidation
-from .observers import Observer
+from ..decisions import Decision, Drop, Invalidation
+from ..observers import Observer
 
 if TYPE_CHECKING:
-    from .manager import CacheManager
+    from ..manager import CacheManager
 
 
 class Recorder(Observer):
@@ -79,7 +72,7 @@ class Recorder(Observer):
     def _texts(self, column: Any, value: Any) -> list[str]:
         """Return a key's value as tags have it, by each database that the cache is bound to."""
         texts = [str(value)]
-        for binding in self._cache._bindings if self._cache is not None else ():
+        for binding in self._cache.bindings if self._cache is not None else ():
             normalise = binding.canonical.of(column)
             try:
                 texts.append(str(value) if normalise is None else normalise(value))
