@@ -64,6 +64,7 @@ class Canonical:
         self.binary_strings = binary_strings
         self.inexact = frozenset(inexact)
         self._by_column: dict[Column[Any], Canonicaliser | None] = {}
+        self._raw: dict[Column[Any], bool] = {}
 
     def of(self, column: Column[Any]) -> Canonicaliser | None:
         """Return the canonicaliser of ``column``, or ``None`` when nothing may be narrowed by it.
@@ -83,6 +84,20 @@ class Canonical:
         self._by_column[column] = made
         return made
 
+    def is_raw(self, column: Column[Any]) -> bool:
+        """Whether equal texts of ``column`` mean that the database holds the very same value.
+
+        Only where values are sent and returned as they are, without a type of ours or SQLAlchemy's in between, which
+        might take two values for one (SQLite's 2 for true, a decorator that folds case).
+        """
+        known = self._raw.get(column)
+        if known is None:
+            plain = (
+                not isinstance(column.type, (TypeDecorator, sqltypes.Enum)) and self.of(column) is not None
+            )
+            known = self._raw[column] = plain and not _is_processed(column.type, self.dialect)
+        return known
+
     def compared(self, column: Column[Any], bind: BindParameter[Any]) -> Canonicaliser | None:
         """Return the canonicaliser of ``column`` for values passed through ``bind``.
 
@@ -90,6 +105,11 @@ class Canonical:
         ``Order.user_id == "5"``, where SQLAlchemy sends a string.
         """
         return self.of(column) if same_type(column.type, bind.type) else None
+
+
+def _is_processed(type_: TypeEngine[Any], dialect: Dialect) -> bool:
+    impl = type_.dialect_impl(dialect)
+    return impl.bind_processor(dialect) is not None or impl.result_processor(dialect, None) is not None
 
 
 def same_type(one: TypeEngine[Any], other: TypeEngine[Any]) -> bool:

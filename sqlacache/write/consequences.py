@@ -106,6 +106,26 @@ class Consequences:
         name = named.rpartition(".")[2]
         return sorted(table for table in known if table.rpartition(".")[2].lower() == name)
 
+    def is_plain(self, table: str) -> bool:
+        """Tell whether a statement on ``table`` writes the rows and columns that it names, and the database no others
+        of it: no trigger, rule, partition, view, row security or ON CONFLICT REPLACE is there, as far as is known.
+        """
+        catalog = self._catalog
+        return not (
+            table not in self._tables
+            or catalog.unreadable
+            or table in self._written
+            or table in self._relatives
+            or table in catalog.triggers
+            or table in catalog.replaces
+            or table in catalog.views
+            or table in catalog.row_security
+        )
+
+    def itself(self, change: Change) -> Change:
+        """Return a change with the columns that the database writes by itself when others are written."""
+        return self._itself(change)
+
     def of(self, changes: Iterable[Change]) -> list[Change]:
         """Return ``changes`` as the database carries them out, with everything that follows from them."""
         done: list[Change] = []

@@ -7,7 +7,7 @@ after it, releasing one forgets only the mark.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,16 @@ class Inserted(Change):
 
 def _without(row: RowChange, key: tuple[str, ...]) -> bool:
     return row.old is None and row.new is not None and any(column not in row.new for column in key)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What the statement about to run writes, before anything was read back."""
+
+    changes: list[Change]
+    """As the statement has them, without what follows from them."""
+    matched: Callable[[], list[Any] | None]
+    """Returns the conditions that tell which rows it writes; ``None`` where those do not tell it alone."""
 
 
 @dataclass
@@ -52,7 +62,7 @@ class Ledger:
     """SET and its kind: what rows mean has changed until the connection is reset or closed."""
     fresh: int | None = None
     """Where the changes of the statement about to run begin."""
-    incomplete: bool = False
+    pending: Pending | None = None
     """Set while old values of the fresh changes may still be read back."""
     ends: bool = False
     """The statement about to run is a COMMIT in text."""
@@ -79,7 +89,8 @@ class Ledger:
         self.unkeyed.clear()
         self.read_first = self.transaction_state = False
         self.last_context = self.fresh = None
-        self.incomplete = self.ends = False
+        self.pending = None
+        self.ends = False
 
     def savepoint(self, name: str, *, outermost: bool = False) -> None:
         """Set a mark."""

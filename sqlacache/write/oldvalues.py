@@ -14,6 +14,12 @@ table reads those columns with a lock that the write itself would take a moment 
 the key stays (so that inserts of referring rows do not wait longer than they would), else ``FOR UPDATE``; on SQLite,
 whose writers exclude each other, a plain SELECT after BEGIN IMMEDIATE. Where it cannot be read, the whole shape is
 touched instead.
+
+An upsert by primary key is read back alike: the rows that are there are locked, so that it overwrites them and nothing
+else, and the change is that of an UPDATE. Of a row that is not there nothing is known: another transaction may insert
+it before the upsert does (:func:`overwritten`).
+
+A column of which the value read back is the value that it is set to is not written (:func:`without_idle`).
 """
 
 from __future__ import annotations
@@ -56,13 +62,10 @@ def complete(
     if change.op == "update" and change.columns is None:
         return change  # a trigger may set anything afterwards: the new values would stay unknown
     key = [column.name for column in table.primary_key.columns]
-    needed = {
-        name for shape in shapes if shape.meets(change.columns) and not shape.keyed for name in shape.columns
-    }
-    missing = sorted(needed - set(key) - _known_in_all(rows))
+    missing = needed(change.columns, shapes) - set(key) - _known_in_all(rows)
     if not missing or connection.dialect.name not in LOCKING:
         return change
-    found = _read(connection, change, table, key, missing, rows, canonical)
+    found = _read(connection, change, table, key, missing | _set(change), rows, canonical)
     if found is None:
         return change
     completed = []
@@ -70,6 +73,84 @@ def complete(
         read = found.get(tuple((row.old or {})[name] for name in key))
         completed.append(row if read is None else _merged(row, read, change.columns))
     return replace(change, rows=tuple(completed))
+
+
+def overwritten(
+    connection: Connection,
+    change: Change,
+    table: Table,
+    shapes: Iterable[Shape],
+    canonical: Canonical,
+) -> list[Change]:
+    """Return an upsert by primary key as the UPDATE that it is of rows that are there, and what is left of it.
+
+    ::
+
+        1. The rows that are there are read and locked: nobody changes or deletes them.
+        2. Another transaction may insert one that was not there, and commit.
+        3. The upsert meets the rows of 1, and perhaps that of 2.
+
+    So the old values of 1 are proved, and nothing is of a row that was not found in 1: that stays as wide as it was.
+    """
+    rows, overwrites = change.rows, change.overwrites
+    if not rows or len(rows) > MAX_ROWS or overwrites is None:
+        return [change]
+    key = [column.name for column in table.primary_key.columns]
+    asked = (needed(None, shapes) | overwrites) - set(key)
+    found = _read(connection, replace(change, columns=overwrites), table, key, asked, rows, canonical)
+    if not found:
+        return [change]
+    there: list[RowChange] = []
+    others: list[RowChange] = []
+    for row in rows:
+        old = found.get(tuple((row.old or {})[name] for name in key))
+        if old is None:
+            others.append(row)
+            continue
+        kept = {name: value for name, value in old.items() if name not in overwrites}
+        there.append(RowChange(old, {**kept, **(row.new or {})}))
+    made = replace(
+        change, op="update", columns=overwrites, rows=tuple(there), cause="row_update", overwrites=None
+    )
+    return [made, *([replace(change, rows=tuple(others))] if others else [])]
+
+
+def needed(columns: frozenset[str] | None, shapes: Iterable[Shape]) -> set[str]:
+    """Return the columns by which shapes are narrowed that a write of ``columns`` meets."""
+    return {name for shape in shapes if shape.meets(columns) and not shape.keyed for name in shape.columns}
+
+
+def _set(change: Change) -> set[str]:
+    """Columns whose new value is known for every row."""
+    if change.op != "update" or not change.columns or not change.rows:
+        return set()
+    known = set(change.columns)
+    for row in change.rows:
+        known &= set(row.new or ())
+    return known
+
+
+def without_idle(change: Change, table: Table, canonical: Canonical) -> list[Change]:
+    """Return an UPDATE without the columns that it sets to what they are, row by row.
+
+    Only where the database's value is the parameter, as it is: no type of ours in between, which might take two values
+    for one.
+    """
+    if change.op != "update" or change.columns is None or not change.rows:
+        return [change]
+    written = change.columns
+    sure = {column.name for column in table.columns if column.name in written and canonical.is_raw(column)}
+    if not sure:
+        return [change]
+    groups: dict[frozenset[str], list[RowChange]] = {}
+    for row in change.rows:
+        old, new = row.old or {}, row.new or {}
+        idle = {name for name in sure if name in old and old[name] == new.get(name)}
+        groups.setdefault(written - idle, []).append(row)
+    groups.pop(frozenset(), None)
+    if not groups:
+        return [replace(change, rows=())]
+    return [replace(change, columns=columns, rows=tuple(rows)) for columns, rows in groups.items()]
 
 
 def _known_in_all(rows: Sequence[RowChange]) -> set[str]:
@@ -92,7 +173,7 @@ def _read(
     change: Change,
     table: Table,
     key: Sequence[str],
-    missing: Sequence[str],
+    missing: Iterable[str],
     rows: Sequence[RowChange],
     canonical: Canonical,
 ) -> dict[tuple[str, ...], dict[str, str]] | None:
@@ -106,27 +187,44 @@ def _read(
         if any(value is None for value in values):
             return None
         keys.append(values)
-    asked = [columns[name] for name in (*key, *missing)]
+    asked = [columns[name] for name in (*key, *sorted(missing)) if name in columns]
     statement = select(*asked).where(_where([columns[name] for name in key], keys))
+    if connection.dialect.name != "sqlite":
+        statement = statement.order_by(*(columns[name] for name in key))
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for known in read_locked(connection, statement, asked, change, key, canonical):
+        if all(name in known for name in key):
+            found[tuple(known[name] for name in key)] = known
+    return found
+
+
+def read_locked(
+    connection: Connection,
+    statement: Any,
+    asked: Sequence[Column[Any]],
+    change: Change,
+    key: Iterable[str],
+    canonical: Canonical,
+) -> list[dict[str, str]]:
+    """Read rows under the lock that ``change`` would take, as canonical texts; columns that have none are left out."""
     if connection.dialect.name == "sqlite":
         if not driver_in_transaction(connection):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
-        stays = change.op == "update" and change.columns is not None and change.columns.isdisjoint(key)
-        statement = statement.order_by(*(columns[name] for name in key)).with_for_update(key_share=stays)
-    found: dict[tuple[str, ...], dict[str, str]] = {}
-    for found_row in connection.execute(statement, execution_options=OPTION):
+        stays = change.op != "delete" and change.columns is not None and change.columns.isdisjoint(key)
+        statement = statement.with_for_update(key_share=stays)
+    normalisers = [(column.name, canonical.of(column)) for column in asked]
+    found = []
+    for row in connection.execute(statement, execution_options=OPTION):
         known: dict[str, str] = {}
-        for column, value in zip(asked, found_row):
-            normalise = canonical.of(column)
+        for (name, normalise), value in zip(normalisers, row):
             if normalise is None:
                 continue
             try:
-                known[column.name] = normalise(value)
+                known[name] = normalise(value)
             except ValueError:
                 continue
-        if all(name in known for name in key):
-            found[tuple(known[name] for name in key)] = known
+        found.append(known)
     return found
 
 

@@ -16,18 +16,20 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect
 from sqlalchemy.schema import Table
 
+from ..errors import TransportError
 from ..read.session import driver_connection, driver_in_transaction
 from ..tags import EVERYTHING, ChangeLike
 from .dml import Change, analyse, is_ready
-from .ledger import Ledger, existing_ledger, ledger_of
-from .oldvalues import complete
+from .ledger import Ledger, Pending, existing_ledger, ledger_of
 from .phases import Commit
 from .rawsql import classify
+from .readback import ReadBack
 
 if TYPE_CHECKING:
     from ..binding import Binding
@@ -39,6 +41,7 @@ class WritePath:
     def __init__(self, binding: Binding) -> None:
         self.binding = binding
         self.host = socket.gethostname()
+        self._read_back = ReadBack(binding)
 
     # -- statements ----------------------------------------------------------------------------------------------------
 
@@ -59,15 +62,17 @@ class WritePath:
         table = getattr(compiled.statement, "table", None)
         if isinstance(table, Table):
             self.binding.use(table.metadata.tables.get(table.key, table))  # not the ORM's annotated copy
-        changes = self.binding.follow(plan.changes(context.compiled_parameters, translate))
+        stated = plan.changes(context.compiled_parameters, translate)
+        changes = self.binding.follow(stated)
         if "set_config" in plan.functions:
             ledger.session_state = True
         writing = [name for name in plan.functions if self.binding.may_write(name)]
         if writing:
             changes = [Change(EVERYTHING, "update", None, None, "raw_write", f"{writing[0]}()")]
-        self._note(ledger, changes)
-        if self.binding.settings.old_values == "read" and not translate:
-            ledger.incomplete = True
+        pending = None
+        if self.binding.settings.old_values == "read" and not translate and not writing:
+            pending = Pending(stated, partial(plan.matched, context.compiled_parameters))
+        self._note(ledger, changes, pending)
 
     def _before_text(self, connection: Any, statement: str, context: Any) -> None:
         kind = "write" if context.isddl else classify(statement, self.binding.engine.dialect.name)
@@ -98,10 +103,10 @@ class WritePath:
             if mark is not None and mark.outermost and ledger.changes:  # SQLite commits
                 ledger.fresh, ledger.ends = len(ledger.changes), True
 
-    def _note(self, ledger: Ledger, changes: Sequence[Change]) -> None:
+    def _note(self, ledger: Ledger, changes: Sequence[Change], pending: Pending | None = None) -> None:
         if not changes:
             return
-        ledger.fresh = len(ledger.changes)
+        ledger.fresh, ledger.pending = len(ledger.changes), pending
         ledger.add(changes)
         self.binding.dirty.add(ledger)
 
@@ -118,22 +123,13 @@ class WritePath:
             execute()
             return
         fresh, ledger.fresh = ledger.fresh, None
-        if ledger.incomplete:
-            ledger.incomplete = False
-            ledger.changes[fresh:] = [
-                self._completed(connection, change) for change in ledger.changes[fresh:]
-            ]
-        if not ledger.ends and not self._is_autocommit(connection):
+        pending, ledger.pending = ledger.pending, None
+        if ledger.ends or self._is_autocommit(connection):
+            self._around(ledger, connection.connection, execute)
+        elif pending is None:
             execute()
-            return
-        self._around(ledger, connection.connection, execute)
-
-    def _completed(self, connection: Any, change: Change) -> Change:
-        table = self.binding.table(change.table)
-        if table is None or change.rows is None:
-            return change
-        shapes = self.binding.store.shapes([change.table])[change.table][1]
-        return complete(connection, change, table, shapes, self.binding.canonical)
+        else:
+            self._read_back.around(connection, ledger, fresh, pending, context, execute)
 
     def after_statement(self, connection: Any, cursor: Any, statement: str, context: Any) -> None:
         """Look at what a statement left behind on its connection."""
@@ -160,11 +156,8 @@ class WritePath:
                     row[column.name] = values[prop.key]
             self._inserted(ledger, table, row)
 
-    def inserted_keys(self, connection: Any, result: Any) -> None:
-        """Complete the rows of a Core INSERT with keys that the database made."""
-        context = getattr(result, "context", None)
-        if context is None or not getattr(context, "isinsert", False):
-            return
+    def inserted_keys(self, connection: Any, context: Any) -> None:
+        """Complete the rows of a Core INSERT, which has run, with keys that the database made."""
         ledger = existing_ledger(connection)
         table = getattr(getattr(context.compiled, "statement", None), "table", None)
         if ledger is None or not isinstance(table, Table) or table.fullname not in ledger.unkeyed:
@@ -244,21 +237,27 @@ class WritePath:
 
         When it raised, it counts as committed: nobody can tell. When it was cancelled or the connection broke, it may
         even be carried out later (in the driver's thread, on the server): the stamps stay in flight to the lease's end.
+        SQLite can tell: when a reader kept it from committing, the transaction is still open, and may be tried again.
         """
         driver = getattr(pooled, "dbapi_connection", None)
         commit = self._begin(ledger)
+        ended = True
         try:
             execute()
         except BaseException as error:
             if self._may_come_later(error, driver):
                 commit.leave()
+            elif self.binding.engine.dialect.name == "sqlite" and driver_in_transaction(driver):
+                ended = ledger.ends = False
+                commit.unmark()
             else:
                 commit.settle()
             raise
         else:
             commit.settle()
         finally:
-            self._clear(ledger)
+            if ended:
+                self._clear(ledger)
 
     def _may_come_later(self, error: BaseException, driver: Any) -> bool:
         dialect: Any = self.binding.engine.dialect
@@ -311,7 +310,12 @@ class WritePath:
     def everything_is_written(self, statement: str) -> Commit:
         """Mark everything as being written; the caller settles it, or the lease ends."""
         commit = Commit(self, [Change(EVERYTHING, "update", None, None, "raw_write", statement)])
-        commit.mark(called=True)
+        try:
+            commit.mark(called=True)
+        except TransportError:
+            if self.binding.settings.on_error == "raise":
+                raise
+            commit.defer()
         return commit
 
 

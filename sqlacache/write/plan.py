@@ -22,6 +22,8 @@ Op = Literal["insert", "update", "delete"]
 Parameters = Mapping[str, Any]
 Known = Callable[[Parameters], "str | None"]
 """The canonical text of a value under these parameters; ``None``: not known."""
+Matched = Callable[[Parameters], "list[Any] | None"]
+"""The conditions, as SQLAlchemy has them, that a row satisfies exactly when it is written; ``None``: not known."""
 Choices = Callable[[Parameters], "tuple[str, ...] | None"]
 """The canonical texts that a column may have under these parameters; ``None``: not known."""
 
@@ -56,6 +58,8 @@ class Change:
     """Without rows: equalities that held for every row written, before the write."""
     after: Mapping[str, str] | None = None
     """Without rows: values that every row written has afterwards (``{}``: none known, ``None``: a delete)."""
+    overwrites: frozenset[str] | None = None
+    """Of an upsert by primary key: the columns that it writes of a row that is there."""
 
 
 class Part:
@@ -92,17 +96,22 @@ def everything(summary: str) -> Part:
 
 
 class Inserted(Part):
-    """Rows given by values; ``upserted`` for an upsert on the primary key: the columns that end up as given anyway."""
+    """Rows given by values.
+
+    For an upsert on the primary key, ``upserted`` are the columns that end up as given anyway, and ``overwrites`` those
+    that it writes of a row that is there.
+    """
 
     def __init__(
         self,
         key: tuple[str, ...],
         rows: list[dict[str, Known]],
         upserted: frozenset[str] | None,
+        overwrites: frozenset[str] | None = None,
         **table: Any,
     ) -> None:
         super().__init__("insert", **table)
-        self.key, self.rows, self.upserted = key, rows, upserted
+        self.key, self.rows, self.upserted, self.overwrites = key, rows, upserted, overwrites
 
     def changes(self, table: str, parameters: Sequence[Parameters]) -> list[Change]:
         made, unkeyed = [], 0
@@ -118,17 +127,27 @@ class Inserted(Part):
                     new = {column: text for column, text in new.items() if column in self.upserted}
                 unkeyed += not keyed
                 made.append(RowChange(old, new))
-        return [self.change(table, rows=tuple(made), cause="row_insert", unkeyed=unkeyed)]
+        return [
+            self.change(
+                table, rows=tuple(made), cause="row_insert", unkeyed=unkeyed, overwrites=self.overwrites
+            )
+        ]
 
 
 class Changed(Part):
     """Rows named by equalities: by primary key one by one, else all for which the equalities held."""
 
     def __init__(
-        self, op: Op, key: tuple[str, ...], where: dict[str, Choices], sets: dict[str, Known], **table: Any
+        self,
+        op: Op,
+        key: tuple[str, ...],
+        where: dict[str, Choices],
+        sets: dict[str, Known],
+        matched: Matched | None = None,
+        **table: Any,
     ) -> None:
         super().__init__(op, **table)
-        self.key, self.where, self.sets = key, where, sets
+        self.key, self.where, self.sets, self.matched = key, where, sets, matched
         self.by_key = bool(key) and all(column in where for column in key)
         self.row_cause: EvictionCause = "row_update" if op == "update" else "row_delete"
 
@@ -195,6 +214,18 @@ class DmlPlan:
         self.functions = functions
         """SQL functions called anywhere in the statement, lower case, but for those known to write nothing (see
         ``rawsql``): whether one writes, and what, this plan does not tell."""
+
+    def matched(self, compiled_parameters: Sequence[Parameters]) -> list[Any] | None:
+        """Return the conditions that tell which rows this execution writes; ``None`` where nothing short of it does.
+
+        Not for statements that name their rows by primary key.
+        """
+        if len(self._parts) != 1 or len(compiled_parameters) != 1 or self.functions:
+            return None
+        (part,) = self._parts
+        if not isinstance(part, Changed) or part.by_key or part.matched is None:
+            return None
+        return part.matched(compiled_parameters[0])
 
     @property
     def everything(self) -> bool:

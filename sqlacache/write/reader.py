@@ -24,7 +24,8 @@ from sqlalchemy.sql.expression import Delete, Insert
 from sqlalchemy.sql.selectable import Alias, Exists, ScalarSelect, SelectBase, TableClause
 
 from ..canonical import NULL, Canonical, NotCanonical
-from .plan import Changed, Choices, Inserted, Known, Parameters, Part, everything
+from .criteria import Criteria, NotUnderstood, matching
+from .plan import Changed, Choices, Inserted, Known, Matched, Parameters, Part, everything
 
 _NARROWING_PREFIXES = {
     "sqlite": ("OR ABORT", "OR FAIL", "OR IGNORE", "OR ROLLBACK"),
@@ -166,12 +167,13 @@ class Reader:
         wide = Part("insert", **self._described())
         if statement._select_names or not self._usual_prefixes():
             return wide
-        upserted = None
+        upserted = overwrites = None
         upsert = statement._post_values_clause
         if upsert is not None and upsert.__visit_name__ != "on_conflict_do_nothing":
-            upserted = self._upserted(upsert)
-            if upserted is None:
+            both = self._upserted(upsert)
+            if both is None:
                 return wide
+            upserted, overwrites = both
         if self.state._has_multi_parameters:
             given = [self._keyed(row) for row in self.state._multi_parameters]
         else:
@@ -183,7 +185,7 @@ class Reader:
             ):
                 return wide
             rows.append(self._inserted(row, index if self.state._has_multi_parameters else None))
-        return Inserted(self.key, rows, upserted, **self._described())
+        return Inserted(self.key, rows, upserted, overwrites, **self._described())
 
     def _inserted(self, row: Mapping[str, Any], index: int | None) -> dict[str, Known]:
         """The columns of one row whose values the parameters hold; ``index`` in a statement of several rows."""
@@ -201,8 +203,9 @@ class Reader:
                 known[column.name] = get
         return known
 
-    def _upserted(self, upsert: Any) -> frozenset[str] | None:
-        """Columns that ON CONFLICT on the primary key leaves as an insert would; ``None``: not by row."""
+    def _upserted(self, upsert: Any) -> tuple[frozenset[str], frozenset[str]] | None:
+        """Columns that ON CONFLICT on the primary key leaves as an insert would, and those that it writes of a row
+        that is there; ``None``: not by row."""
         if upsert.__visit_name__ != "on_conflict_do_update" or not self.key:
             return None
         named = getattr(upsert, "constraint_target", None)
@@ -217,7 +220,7 @@ class Reader:
         pairs = self._keyed(dict(sets))
         if pairs is None:
             return None
-        same = set(self.key)
+        same, written = set(self.key), set()
         for key, value in pairs.items():
             name = self.columns[key].name
             if isinstance(value, ClauseElement) and not _safe(value):
@@ -227,7 +230,10 @@ class Reader:
                 same.add(name)
             elif name in self.key:
                 return None
-        return frozenset(same)
+            if name not in self.key:
+                written.add(name)
+        # Nothing else: SQLAlchemy leaves ``onupdate`` out of DO UPDATE.
+        return frozenset(same), frozenset(written | computed_from(self.columns.values(), written))
 
     # UPDATE and DELETE
 
@@ -257,6 +263,7 @@ class Reader:
 
     def _changed(self, op: Any, columns: frozenset[str] | None, sets: dict[str, Known]) -> Part:
         where: dict[str, Choices] = {}
+        matched = None
         criteria = self.statement._where_criteria
         if not self._usual_prefixes():
             columns = None
@@ -264,7 +271,22 @@ class Reader:
             for clause in criteria:
                 for column, choices in self._equalities(clause):
                     where.setdefault(column, choices)
-        return Changed(op, self.key, where, sets, **self._described(columns))
+            matched = self._matched(criteria)
+        return Changed(op, self.key, where, sets, matched, **self._described(columns))
+
+    def _matched(self, criteria: Iterable[Any]) -> Matched | None:
+        """Conditions that decide alone, row by row, what is written: only of a statement on one table."""
+        target, beside = self.statement.table, getattr(self.state, "_extra_froms", ())
+        if not isinstance(self.table, Table) or isinstance(target, Alias) or beside or self.compiled.ctes:
+            return None
+        try:
+            return matching(Criteria(self.table, criteria), self._names_of, _expanded)
+        except NotUnderstood:
+            return None
+
+    def _names_of(self, bind: BindParameter[Any]) -> tuple[str, ...]:
+        name = self.compiled.bind_names.get(bind) or (None if bind.unique else bind.key)
+        return () if name is None else (self._escaped(name), name)
 
     def _updated_beside(self) -> Iterator[Part]:
         """Other tables that MySQL's UPDATE of several tables sets columns of."""

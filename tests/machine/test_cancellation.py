@@ -46,12 +46,12 @@ async def cancel_at(gate: Gate, reader: Reader) -> None:
 
 def end_leases(reader: Reader) -> None:
     """Let the time pass that a writer may take for its COMMIT."""
-    reader.cache._bindings[0].store.end_leases()
+    reader.cache.bindings[0].store.end_leases()
 
 
 def stop_in(reader: Reader, monkeypatch: pytest.MonkeyPatch, phase: str, *, before: bool) -> Gate:
     """Make the store await in one of its calls."""
-    store = reader.cache._bindings[0].store
+    store = reader.cache.bindings[0].store
     original = getattr(store, phase)
     gate = Gate()
 

@@ -350,3 +350,23 @@ def test_what_a_bind_processor_raises_is_not_canonical() -> None:
             raise RuntimeError("no")
 
     refuses(Fails(), 5)
+
+
+def test_only_values_that_are_sent_and_returned_as_they_are_count_as_the_very_same() -> None:
+    class Folded(TypeDecorator[str]):
+        impl = String
+        cache_ok = True
+
+    kinds: dict[str, Any] = {
+        "integer": Integer(),
+        "string": String(),
+        "enum": Enum("a", "b"),
+        "decorated": Folded(),
+        "decimal": Numeric(10, 2),
+        "boolean": Boolean(),
+    }
+    table = Table("raw", MetaData(), *(Column(name, kind) for name, kind in kinds.items()))
+    for dialect in (sqlite.dialect(), asyncpg.dialect()):
+        canonical = Canonical(dialect)
+        for _ in range(2):  # the second time remembered
+            assert {name for name in kinds if canonical.is_raw(table.c[name])} == {"integer", "string"}

@@ -251,6 +251,7 @@ def test_do_nothing_is_a_plain_insert(make: Any) -> None:
     dialect = sqlite.dialect() if make is sqlite.insert else POSTGRESQL
     (change,) = announced(make(users).values(id=1, name="x").on_conflict_do_nothing(), dialect)
     assert [(row.old, (row.new or {})["id"]) for row in change.rows or ()] == [(None, "1")]
+    assert change.overwrites is None
 
 
 @pytest.mark.parametrize("make", [sqlite.insert, postgresql.insert], ids=["sqlite", "postgresql"])
@@ -270,6 +271,8 @@ def test_an_upsert_on_the_primary_key_is_by_row(make: Any, target: Any) -> None:
     assert row.new["id"] == "1"
     assert row.new["name"] == "x"
     assert "email" not in row.new
+    # Of a row that is there, it writes these and what is computed from them, and no onupdate.
+    assert change.overwrites == {"name", "email", "loud"}
 
 
 def test_an_upsert_on_another_key_is_any_row(session: Session, watch: Watch) -> None:
