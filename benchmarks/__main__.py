@@ -15,21 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.postgres import postgres_server
+from tests.support.redis_server import redis_server
 
 from . import __doc__ as summary
-from .figures import REQUIREMENTS, report
+from .figures import report, required
 from .measure import measure
 from .text import lines
+from .work import READS, WRITES
 
 QUICK_ROUNDS, ROUNDS = 1, 25
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _arguments(argv)
+    works = [work for work in (*READS, *WRITES) if options.only is None or work.name in options.only]
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-    with _server(options.postgres) as url:
+    with _server(options.postgres) as url, redis_server() as redis:
         before = os.getloadavg()[0]
-        samples = asyncio.run(measure(url, rounds, quick=options.quick, progress=_progress))
+        samples = asyncio.run(
+            measure(url, rounds, quick=options.quick, progress=_progress, redis_url=redis.url, works=works)
+        )
     _progress("")
     about = {**_about(), "rounds": rounds, "load average before": round(before, 2)}
     print("\n".join(lines(samples, about)))
@@ -38,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.quick:
         print("\nA quick run shows that the benchmark works; its figures mean nothing.")
         return 0
-    return 0 if all(requirement.judge(samples)[0] for requirement in REQUIREMENTS) else 1
+    return 0 if all(requirement.judge(samples)[0] for requirement in required(samples)) else 1
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -47,6 +52,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, metavar="N", help=f"rounds to measure (default: {ROUNDS})")
     parser.add_argument("--quick", action="store_true", help="do everything once, to see that it works")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="WORK",
+        choices=[work.name for work in (*READS, *WRITES)],
+        help="measure this work, such as 'get'; may be given several times (default: everything)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and figures there, too")
     parser.add_argument(
         "--postgres",
@@ -71,7 +83,7 @@ def _progress(text: str) -> None:
 
 
 def _about() -> dict[str, Any]:
-    packages = ("sqlalchemy", "asyncpg", "prometheus-client", "opentelemetry-api")
+    packages = ("sqlalchemy", "asyncpg", "redis", "prometheus-client", "opentelemetry-api")
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         **{package: version(package) for package in packages},

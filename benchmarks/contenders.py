@@ -6,7 +6,9 @@ session of the process: nobody else's figures may contain that.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,22 +42,26 @@ class Contender:
     """Execution options of its reads."""
     instant: bool = False
     writes: bool = True
+    local: str | None = "default"
+    """With Redis: what of the entries stays in this process."""
+    redis: bool = False
     engine: AsyncEngine = field(init=False, repr=False)
     sessions: Any = field(init=False, repr=False)
     cache: CacheManager | None = field(init=False, default=None, repr=False)
 
-    def open(self, url: Any) -> None:
-        """Make the engine."""
+    def open(self, url: Any, redis_url: str) -> None:
+        """Make the engine and the cache; ``redis_url`` is for those on Redis."""
         self.engine = create_async_engine(url, pool_size=2, max_overflow=0)
         if self.instant:
             make_instant(self.engine)
         self.sessions = sessionmaker(self.engine, class_=AsyncSession, expire_on_commit=False)  # type: ignore[call-overload]  # typed for sync engines only
         if self.models is not None:
             self.cache = configure(
-                backend="mem://",
+                backend={"url": redis_url, "timeout": 5.0} if self.redis else "mem://",
+                local=self.local,
                 models=self.models,
                 telemetry=self.telemetry or None,
-                name=f"benchmark-{self.name.replace(', ', '-')}",
+                prefix=f"benchmark-{self.name.replace(', ', '-')}",
             )
 
     @asynccontextmanager
@@ -86,6 +92,8 @@ class Contender:
             return await work.run(self.sessions, self.options, 0)
         with testing.record(self.cache) as seen:
             answer = await work.run(self.sessions, self.options, 0)
+            if self.local == "pushed":  # served from here once it is proved that announcements arrive
+                await _until_local(lambda: work.run(self.sessions, self.options, 0), seen)
         found = {decision.reason or decision.decision for decision in seen.decisions}
         if found != {self.expects}:
             raise Unfair(f"{self.name}, {work.name}: expected {self.expects}, got {sorted(found)}")
@@ -96,13 +104,29 @@ class Contender:
         await self.engine.dispose()
 
 
+async def _until_local(read: Callable[[], Awaitable[Any]], seen: testing.Recorder) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        seen.decisions.clear()
+        await read()
+        if {decision.tier for decision in seen.decisions} == {"local"}:
+            return
+        if time.monotonic() > deadline:
+            raise Unfair("the pushed tier did not come to life")
+        await asyncio.sleep(0.01)
+
+
 EVERYTHING: Mapping[Any, Any] = {"*": {"timeout": 3600}}
 
 NO_CACHE = "no cache"
 UNCONFIGURED = "unconfigured"
+UNCONFIGURED_TELEMETRY = "unconf., telemetry"
 MISS = "miss"
 HIT = "hit"
 HIT_TELEMETRY = "hit, telemetry"
+REDIS = "redis"
+VALIDATED = "redis, validated"
+PUSHED = "redis, pushed"
 INSTANT = "instant driver"
 
 
@@ -117,6 +141,13 @@ def contenders() -> Sequence[Contender]:
             expects="not_configured",
         ),
         Contender(
+            UNCONFIGURED_TELEMETRY,
+            "the same with telemetry as it is by default, no OpenTelemetry SDK set up",
+            models={Setting: {"timeout": 3600}},
+            telemetry=True,
+            expects="not_configured",
+        ),
+        Contender(
             MISS,
             "every read is loaded and stored anew (sqlacache_refresh); telemetry off",
             models=EVERYTHING,
@@ -127,10 +158,34 @@ def contenders() -> Sequence[Contender]:
         Contender(HIT, "mem://, every read is a hit; telemetry off", models=EVERYTHING, expects="hit"),
         Contender(
             HIT_TELEMETRY,
-            "the same with telemetry as it is by default, no OpenTelemetry SDK set up",
+            "the same with telemetry as it is by default",
             models=EVERYTHING,
             telemetry=True,
             expects="hit",
+        ),
+        Contender(
+            REDIS,
+            "Redis, no local tier; telemetry off",
+            models=EVERYTHING,
+            expects="hit",
+            redis=True,
+            local=None,
+        ),
+        Contender(
+            VALIDATED,
+            "Redis, decoded rows stay here and Redis is asked whether they hold; telemetry off",
+            models=EVERYTHING,
+            expects="hit",
+            redis=True,
+            local="validated",
+        ),
+        Contender(
+            PUSHED,
+            "Redis, and nobody is asked while commits are announced; telemetry off",
+            models=EVERYTHING,
+            expects="hit",
+            redis=True,
+            local="pushed",
         ),
         Contender(
             INSTANT,

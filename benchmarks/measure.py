@@ -24,7 +24,15 @@ Samples = dict[str, dict[str, list[float]]]
 """Seconds per operation: by work, by contender, one figure per round."""
 
 
-async def measure(server_url: str, rounds: int, *, quick: bool, progress: Callable[[str], None]) -> Samples:
+async def measure(
+    server_url: str,
+    rounds: int,
+    *,
+    quick: bool,
+    progress: Callable[[str], None],
+    redis_url: str,
+    works: Sequence[Work] = (*READS, *WRITES),
+) -> Samples:
     """Run the benchmark in a database of its own on the server; ``quick`` does each work once per round, unwarmed."""
     async with _database(server_url) as url:
         runners = contenders()
@@ -32,15 +40,14 @@ async def measure(server_url: str, rounds: int, *, quick: bool, progress: Callab
         async with administrator.begin() as connection:
             await connection.run_sync(create_and_fill, CUSTOMERS)
         for runner in runners:
-            runner.open(url)
+            runner.open(url, redis_url)
         samples: Samples = {
-            work.name: {runner.name: [] for runner in runners if _takes_part(runner, work)}
-            for work in (*READS, *WRITES)
+            work.name: {runner.name: [] for runner in runners if _takes_part(runner, work)} for work in works
         }
         answers: dict[str, Any] = {}
         try:
             for number in range(rounds if quick else rounds + 1):
-                for work in (*READS, *WRITES):
+                for work in works:
                     for runner in _in_turn(runners, number):
                         if _takes_part(runner, work):
                             async with runner.turn():

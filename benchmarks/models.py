@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import JSON, Boolean, Column, DateTime, ForeignKey, Integer, Numeric, String, insert, text
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Integer,
+    Numeric,
+    String,
+    Text,
+    insert,
+    text,
+)
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import declarative_base, relationship
 
-Base = declarative_base()
+Base: Any = declarative_base()
 
 REGIONS = 20
 ORDERS_PER_CUSTOMER = 5
@@ -25,28 +39,36 @@ class Region(Base):
 
 
 class Customer(Base):
-    """What is read: eight columns of mixed types."""
+    """What is read most: fourteen columns, as a table of customers has."""
 
     __tablename__ = "customers"
 
     id = Column(Integer, primary_key=True)
-    region_id = Column(ForeignKey("regions.id"), nullable=False)
+    public_id = Column(postgresql.UUID(as_uuid=True), nullable=False)
+    region_id = Column(Integer, ForeignKey("regions.id"), nullable=False)
     name = Column(String(40), nullable=False)
     email = Column(String(80), nullable=False)
+    phone = Column(String(30))
     active = Column(Boolean, nullable=False)
     plan = Column(String(10), nullable=False)
     balance = Column(Numeric(10, 2), nullable=False)
-    joined = Column(DateTime, nullable=False)
+    credit_limit = Column(Numeric(10, 2))
+    notes = Column(Text)
+    joined = Column(DateTime(timezone=True), nullable=False)
+    updated = Column(DateTime(timezone=True), nullable=False)
+    last_seen = Column(DateTime(timezone=True))
 
     region = relationship("Region")
     orders = relationship("Order", order_by="Order.id")
 
 
 class Order(Base):
+    """A narrow table: five columns."""
+
     __tablename__ = "orders"
 
     id = Column(Integer, primary_key=True)
-    customer_id = Column(ForeignKey("customers.id"), nullable=False, index=True)
+    customer_id = Column(Integer, ForeignKey("customers.id"), nullable=False, index=True)
     status = Column(String(10), nullable=False)
     total = Column(Numeric(10, 2), nullable=False)
     placed = Column(DateTime, nullable=False)
@@ -99,15 +121,22 @@ def create_and_fill(connection: Connection, customers: int) -> None:
 
 
 def _customer(number: int) -> dict[str, Any]:
+    joined = BEGAN.replace(tzinfo=timezone.utc) + timedelta(minutes=17 * number)
     return {
         "id": number,
+        "public_id": UUID(int=number * 7919),
         "region_id": number % REGIONS + 1,
         "name": f"customer {number}",
         "email": f"customer.{number}@example.com",
+        "phone": f"+1 555 {number:07}" if number % 4 else None,
         "active": number % 3 != 0,
         "plan": ("free", "pro", "team")[number % 3],
         "balance": Decimal(number) / 4,
-        "joined": BEGAN + timedelta(minutes=17 * number),
+        "credit_limit": Decimal(number * 3) if number % 2 else None,
+        "notes": "prefers a call before delivery" if number % 5 == 0 else None,
+        "joined": joined,
+        "updated": joined + timedelta(days=number % 200, minutes=7),
+        "last_seen": joined + timedelta(days=200) if number % 3 else None,
     }
 
 

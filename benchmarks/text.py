@@ -5,11 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .contenders import HIT, HIT_TELEMETRY, INSTANT, MISS, NO_CACHE, UNCONFIGURED, contenders
-from .figures import REQUIREMENTS, Spread, own_work, ratio, seconds
+from .contenders import (
+    HIT,
+    HIT_TELEMETRY,
+    INSTANT,
+    MISS,
+    NO_CACHE,
+    PUSHED,
+    REDIS,
+    UNCONFIGURED,
+    UNCONFIGURED_TELEMETRY,
+    VALIDATED,
+    contenders,
+)
+from .figures import Spread, own_work, ratio, required, seconds
 from .measure import Samples
 
-ORDER = (NO_CACHE, UNCONFIGURED, MISS, HIT, HIT_TELEMETRY, INSTANT)
+ORDER = (
+    NO_CACHE,
+    UNCONFIGURED,
+    UNCONFIGURED_TELEMETRY,
+    MISS,
+    HIT,
+    HIT_TELEMETRY,
+    REDIS,
+    VALIDATED,
+    PUSHED,
+    INSTANT,
+)
 
 
 def lines(samples: Samples, about: Mapping[str, Any]) -> Iterator[str]:
@@ -20,7 +43,7 @@ def lines(samples: Samples, about: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield "Contenders"
     for contender in contenders():
-        yield f"  {contender.name:<15} {contender.title}"
+        yield f"  {contender.name:<19} {contender.title}"
     yield ""
     yield "Milliseconds per operation: median of the rounds (quartiles)"
     yield from _table(samples, lambda work, name: _milliseconds(seconds(samples, work, name)))
@@ -37,7 +60,7 @@ def lines(samples: Samples, about: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {work:<26}" + "   ".join(f"{name} {share.median:+.0%}" for name, share in shares)
     yield ""
     yield "Required"
-    for requirement in REQUIREMENTS:
+    for requirement in required(samples):
         met, found = requirement.judge(samples)
         yield f"  {'PASS' if met else 'FAIL'}  {requirement.text}: {_ratio(found)}"
 

@@ -10,7 +10,7 @@ from sqlalchemy import exists, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import joinedload, selectinload
 
-from .models import Customer, Document, Event, new_event
+from .models import Customer, Document, Event, Order, new_event
 
 Sessions = Callable[[], Any]
 Options = Mapping[str, Any]
@@ -89,6 +89,10 @@ def _list(rows: int) -> Callable[[], Any]:
     return lambda: select(Customer).where(Customer.id <= rows).order_by(Customer.id)
 
 
+def _narrow() -> Any:
+    return select(Order).where(Order.id <= 1000).order_by(Order.id)
+
+
 def _documents() -> Any:
     return select(Document).where(Document.id <= 1000).order_by(Document.id)
 
@@ -119,6 +123,7 @@ READS = (
     Work("list of 10", _read(_list(10), _entities_of), 25, _entities),
     Work("list of 100", _read(_list(100), _entities_of), 20, _entities),
     Work("list of 1,000", _read(_list(1000), _entities_of), 4, _entities),
+    Work("list of 1,000, narrow", _read(_narrow, _entities_of), 4, _entities),
     Work("list of 1,000 with JSON", _read(_documents, _entities_of), 4, _entities),
     Work("columns of 1,000", _read(_columns, _rows_of), 6, lambda rows: [tuple(row) for row in rows]),
     Work("count", _read(_count, _value_of), 25),

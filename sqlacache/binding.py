@@ -16,7 +16,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from sqlalchemy.schema import Table
 
 from .canonical import Canonical
-from .decisions import Drop
+from .decisions import Drop, Received
 from .read.path import ReadPath
 from .read.replay import MARKER, Capture
 from .read.statement import key_of, selects
@@ -27,6 +27,7 @@ from .write.commit import DialectHooks
 from .write.consequences import Consequences
 from .write.dml import Change
 from .write.ledger import Ledger, existing_ledger, ledger_of
+from .write.owed import Owed
 from .write.path import WritePath
 from .write.phases import Commit
 from .write.rawsql import classify
@@ -87,22 +88,25 @@ class Binding:
         self.dirty: weakref.WeakSet[Ledger] = weakref.WeakSet()
         """Ledgers that hold something uncommitted."""
         self.store = manager.backend.open(
-            database, max_bytes=self.settings.max_bytes, lease=self.settings.lease, on_drop=self._dropped
+            database,
+            max_bytes=self.settings.backend.max_bytes,
+            lease=self.settings.lease,
+            on_drop=self._dropped,
         )
+        self.owed = Owed(self)
         self._shapes: dict[str, set[str]] = {}
         self.reads = ReadPath(self)
         self.writes = WritePath(self)
-        self._hooks = DialectHooks(engine.dialect, self.writes)
+        self._hooks = DialectHooks(self)
         self.epoch = next(_epochs)
+        self.attached = False
+        """Whether it is listening to the engine."""
         self._unseen = 0
         """Connections that were checked out before the engine was bound, and are not back yet."""
         self._before: Commit | None = None
         self._listeners = (
             ("checkout", self._checkout),
             ("checkin", self._checkin),
-            ("before_cursor_execute", self._before_cursor_execute),
-            ("after_cursor_execute", self._after_cursor_execute),
-            ("after_execute", self._after_execute),
         )
 
     def attach(self) -> None:
@@ -118,9 +122,11 @@ class Binding:
         for name, listener in self._listeners:
             event.listen(self.engine, name, listener)
         self._hooks.install()
+        self.attached = True
 
     def detach(self) -> None:
         """Stop listening; afterwards nothing of ours is left on the engine or its dialect."""
+        self.attached = False
         self._hooks.remove()
         if self._before is not None:
             self._before.unmark()  # the next binding looks by itself who is out
@@ -147,7 +153,7 @@ class Binding:
             catalog, tables, self.settings.writes_also, lambda name: self.keys.get(name, ())
         )
 
-    # -- events of the engine ------------------------------------------------------------------------------------------
+    # -- events of the engine's pool and dialect -----------------------------------------------------------------------
 
     def _checkin(self, dbapi_connection: Any, record: Any) -> None:
         if not self._unseen:
@@ -163,24 +169,22 @@ class Binding:
         ledger = ledger_of(record)
         ledger.epoch = ledger.taken = self.epoch
 
-    def _before_cursor_execute(
-        self, conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
-    ) -> None:
-        self.writes.before_statement(conn, statement, context)
+    def executed(self, connection: Any, cursor: Any, statement: str, context: Any) -> None:
+        """Take the rows of a miss that was just loaded, and look at what a statement left behind.
 
-    def _after_cursor_execute(
-        self, conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
-    ) -> None:
+        ::
+
+            1. A reader's SELECT is under way. The engine is unbound, and everything that was cached is forgotten.
+            2. The SELECT ends, with this binding's hook still around it. Its rows must not be stored:
+            3. a writer commits, seen by nobody; the engine is bound again, and they would be served.
+        """
+        if not self.attached:
+            return
         capture = context.execution_options.get(MARKER)
         if isinstance(capture, Capture):
-            capture.clean = not (self.dirty_tables(conn) or self.has_session_state(conn))
+            capture.clean = not (self.dirty_tables(connection) or self.has_session_state(connection))
             capture.take(context, cursor, statement)
-        self.writes.after_statement(conn, cursor, statement, context)
-
-    def _after_execute(
-        self, conn: Any, clause: Any, multiparams: Any, params: Any, execution_options: Any, result: Any
-    ) -> None:
-        self.writes.inserted_keys(conn, result)
+        self.writes.after_statement(connection, cursor, statement, context)
 
     # -- what both ways ask --------------------------------------------------------------------------------------------
 
@@ -268,6 +272,7 @@ class Binding:
         rows: tuple[tuple[Any, ...], ...],
         timeout: float,
         load_seconds: float,
+        under: Any = None,
     ) -> Entry:
         """Make an entry of captured rows. Raises :class:`~sqlacache.errors.SerializationError`."""
         data = self.settings.codec.encode_rows(description, rows)
@@ -283,11 +288,35 @@ class Binding:
             load_seconds=load_seconds,
             size=len(data),
             count=len(rows),
+            under=under,
+            encoded=data if self.store.keeps_bytes else None,
         )
 
     def rows_of(self, entry: Entry) -> Sequence[tuple[Any, ...]]:
         """Return an entry's rows, of which the caller may do what it likes."""
         return entry.rows if entry.data is None else self.settings.codec.decode_rows(entry.data).rows
+
+    def received(self, announcement: Any) -> None:
+        """Tell observers what another process announced that it has committed."""
+        if announcement.phase != 2:
+            return
+        at = announcement.at
+        self.observers.received(
+            Received(
+                self.settings.name,
+                self.database,
+                announcement.origin,
+                tuple(touched.table for touched in announcement.touched),
+                tuple(touched.cause for touched in announcement.touched if touched.cause is not None),
+                at,
+                max(0.0, time.time() - at),
+            )
+        )
+
+    def resynced(self, entries: int, why: str) -> None:
+        """Tell that entries left the pushed tier, because announcements may have been missed."""
+        if entries:
+            self.observers.dropped(Drop(self.settings.name, "", "resync", entries))
 
     def _dropped(self, table: str, entries: int) -> None:
         self.observers.dropped(Drop(self.settings.name, table, "size", entries))

@@ -46,12 +46,16 @@ def discard(binding: Binding) -> None:
 
 
 def _do_orm_execute(state: Any) -> Any:
-    arguments = {name: value for name, value in state.bind_arguments.items() if name != "_sa_skip_events"}
+    arguments = state.bind_arguments
+    if "_sa_skip_events" in arguments:
+        arguments = {name: value for name, value in arguments.items() if name != "_sa_skip_events"}
     inherited: Replay | None = None
-    if is_replay(arguments.get("bind")):
+    bind = arguments.get("bind")
+    if bind is not None and is_replay(bind):
         # A load nested under a hit inherits its parent's bind and options: give it those of the parent's caller.
         marker = state.execution_options.get(MARKER)
         inherited = marker if isinstance(marker, Replay) else None
+        arguments = dict(arguments)
         arguments["bind"] = inherited.bind if inherited is not None else None
         if arguments["bind"] is None:
             del arguments["bind"]

@@ -10,12 +10,21 @@
 
 A follower waits only while its session holds no database connection (a pool of two held by two followers would starve
 the leader). A leader's error or cancellation reaches nobody else: the followers look again and one of them leads.
+
+Where looking up takes a round trip, one more thing happens::
+
+    1. A and B look up the same entry: nothing there. A leads, loads and finishes.
+    2. B's answer from the store, sampled before A filled, arrives only now. No load is under way, so B would lead
+       another. But B's stamps equal A's: what A loaded is B's answer as well.
+
+So what a leader loaded stays for those who were looking up the same entry meanwhile (:meth:`Flights.approach`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +32,7 @@ from sqlalchemy.util import await_only
 
 from ..store.stamps import Entry
 
-Nonces = tuple[int, ...]
+Nonces = tuple[Any, ...]
 
 
 class Flight:
@@ -36,6 +45,11 @@ class Flight:
         self.nonces = nonces
         self.done = done
         self.entry: Entry | None = None
+
+    def serves(self, nonces: Sequence[Any]) -> bool:
+        """Tell whether what the leader has loaded answers a read that sampled ``nonces``."""
+        entry = self.entry
+        return entry is not None and self.nonces == tuple(nonces) and entry.expires_at > time.time()
 
     def wait(self) -> Entry | None:
         """Wait for the leader; return what it loaded, or ``None`` if it failed."""
@@ -52,13 +66,43 @@ class Flights:
     def __init__(self, *, asynchronous: bool) -> None:
         self._asynchronous = asynchronous
         self._flights: dict[tuple[Any, str], Flight] = {}
+        self._approaching: dict[tuple[Any, str], int] = {}
+        self._landed: dict[tuple[Any, str], Flight] = {}
         self._lock = threading.Lock()
 
-    def enter(self, key: str, nonces: Sequence[int], *, may_wait: bool) -> tuple[Flight | None, bool]:
-        """Join or lead: return the flight and whether the caller leads it; ``None`` to load alone."""
-        where = (asyncio.get_running_loop() if self._asynchronous else None, key)
+    def approach(self, key: str) -> None:
+        """Take note that somebody looks up an entry, until they :meth:`depart`."""
+        where = self._where(key)
+        with self._lock:
+            self._approaching[where] = self._approaching.get(where, 0) + 1
+
+    def depart(self, key: str) -> None:
+        """Take note that they are done; the last one takes what was kept for them along."""
+        where = self._where(key)
+        with self._lock:
+            left = self._approaching[where] - 1
+            if left:
+                self._approaching[where] = left
+            else:
+                del self._approaching[where]
+                self._landed.pop(where, None)
+
+    def _where(self, key: str) -> tuple[Any, str]:
+        return (asyncio.get_running_loop() if self._asynchronous else None, key)
+
+    def enter(
+        self, key: str, nonces: Sequence[Any], *, may_wait: bool, anew: bool = False
+    ) -> tuple[Flight | None, bool]:
+        """Join or lead: return the flight and whether the caller leads it; ``None`` to load alone.
+
+        With ``anew``, what was loaded already will not do.
+        """
+        where = self._where(key)
         with self._lock:
             flight = self._flights.get(where)
+            landed = self._landed.get(where)
+            if landed is not None and not anew and landed.serves(nonces):
+                return landed, False
             if flight is None:
                 done: Any = asyncio.Event() if self._asynchronous else threading.Event()
                 flight = self._flights[where] = Flight(where, tuple(nonces), done)
@@ -73,4 +117,6 @@ class Flights:
         with self._lock:
             if self._flights.get(flight.key) is flight:
                 del self._flights[flight.key]
+            if entry is not None and flight.key in self._approaching:
+                self._landed[flight.key] = flight
         flight.done.set()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from ..decisions import BypassReason
+from ..decisions import BypassReason, Tier
 from ..errors import ConfigError, SerializationError
 from ..store.codec import encode_values
 from ..store.stamps import StampView, Verdict
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from ..binding import Binding
 
 MAX_PLANS = 2000
-"""Shapes of statements remembered per binding; the least recently used leave first."""
+"""Shapes of statements remembered per binding; beyond, the half that was not used for longest leaves."""
 
 
 class Read:
@@ -50,7 +49,9 @@ class Read:
         "snapshot",
         "stamps",
         "started",
+        "tier",
         "timeout",
+        "under",
         "verdict",
         "waited",
         "why",
@@ -69,6 +70,8 @@ class Read:
         self.held: Any = None
         self.options: Mapping[str, Any] = {}
         self.reason: BypassReason | None = None
+        self.tier: Tier | None = None
+        self.under: Any = None
         self.snapshot = False
         """The session's transaction may have begun before the stamps were sampled, and sees no later commit."""
         self.waited = False
@@ -89,7 +92,8 @@ class Identifier:
     def __init__(self, binding: Binding) -> None:
         self.binding = binding
         self.settings = binding.settings
-        self._plans: OrderedDict[Any, Plan] = OrderedDict()
+        self._plans: dict[Any, Plan] = {}
+        self._asked = 0
 
     def run(self, state: Any, bind: Any, options: Mapping[str, Any], read: Read) -> BypassReason | None:
         """Fill in ``read``; return why it must bypass the cache, or ``None`` if it may be looked up."""
@@ -109,27 +113,37 @@ class Identifier:
             return "refresh"
         if getattr(state.statement, "_for_update_arg", None) is not None:
             return "locking_read"
-        if self.binding.engine.dialect.is_async and not in_greenlet():
-            return "disabled"  # an asynchronous driver would fail here, and so must the cached read
         return None
 
     def _identify(self, state: Any, bind: Any, options: Mapping[str, Any], read: Read) -> BypassReason | None:
-        """Find the statement's plan, parameters, key and dependencies; and whether this session may use the cache."""
+        """Find the statement's plan, parameters, key and dependencies; and whether this session may use the cache.
+
+        A statement on models that are not configured leaves at its plan: up to there, little may be done.
+        """
         session = state.session
+        dialect = self.binding.engine.dialect
         key = statement_key(state.statement)
         if key is None:
             return "unkeyable_params"
-        read.held = held_connection(session, self.binding.engine.dialect)
+        read.held = held_connection(session, dialect)
         read.options = bind_options(bind, read.held)
         given = state.parameters or {}
-        if not isinstance(given, Mapping):
+        if type(given) is not dict and not isinstance(given, Mapping):
             return "unkeyable_params"
+        names = tuple(sorted(given)) if given else ()
         translate = options.get("schema_translate_map") or read.options.get("schema_translate_map")
         declared = options.get("sqlacache_depends_on") or ()
-        if isinstance(declared, str) or not all(isinstance(name, str) for name in declared):
-            raise ConfigError(f"sqlacache_depends_on: takes a collection of names, got {declared!r}")
-        declared = tuple(declared)
-        plan = read.plan = self._plan(state, key.shape, tuple(sorted(given)), translate, declared)
+        if declared:
+            if isinstance(declared, str) or not all(isinstance(name, str) for name in declared):
+                raise ConfigError(f"sqlacache_depends_on: takes a collection of names, got {declared!r}")
+            declared = tuple(declared)
+        translated = repr(sorted(translate.items(), key=repr)) if translate else None
+        lookup = (key.shape, names, translated, declared)
+        plan = self._plans.get(lookup)
+        if plan is None:
+            plan = self._analyse(state, lookup, translate)
+        self._asked = plan.asked = self._asked + 1
+        read.plan = plan
         policy = plan.policy
         if plan.bypass is not None and not plan.sources:
             read.why = plan.notes
@@ -141,6 +155,8 @@ class Identifier:
         if plan.bypass is not None:
             read.why = plan.notes
             return plan.bypass
+        if dialect.is_async and not in_greenlet():
+            return "disabled"  # an asynchronous driver would fail here, and so must the cached read
         reason = self._session_state(session, bind, options, read, plan)
         if reason is not None:
             return reason
@@ -167,14 +183,11 @@ class Identifier:
         read.key = f"{plan.tables[0]}:{plan.op}:{digest.hexdigest()}"
         return None
 
-    def _plan(
-        self, state: Any, shape: Any, names: tuple[str, ...], translate: Any, declared: tuple[str, ...]
+    def _analyse(
+        self, state: Any, lookup: tuple[Any, tuple[str, ...], str | None, tuple[str, ...]], translate: Any
     ) -> Plan:
-        lookup = (shape, names, repr(sorted(translate.items(), key=repr)) if translate else None, declared)
-        plan = self._plans.get(lookup)
-        if plan is not None:
-            self._plans.move_to_end(lookup)
-            return plan
+        """Make the plan of a statement's shape, and remember it."""
+        _, names, translated, declared = lookup
         binding = self.binding
         plan = analyse(
             state.statement,
@@ -200,13 +213,14 @@ class Identifier:
                 binding.database,
                 binding.engine.dialect.name,
                 binding.engine.dialect.driver,
-                lookup[2] or "",
+                translated or "",
                 *declared,
             )
             plan.hasher = blake2b("\0".join((*identity, plan.sql)).encode(), digest_size=16)
+        if len(self._plans) >= MAX_PLANS:
+            latest = sorted(self._plans.items(), key=lambda item: item[1].asked)[MAX_PLANS // 2 :]
+            self._plans = dict(latest)
         self._plans[lookup] = plan
-        if len(self._plans) > MAX_PLANS:
-            self._plans.popitem(last=False)
         return plan
 
     def _session_state(

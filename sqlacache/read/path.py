@@ -48,8 +48,18 @@ class ReadPath:
             if read.reason is None:
                 self._look_up(read, dry=True)
             raise Explained(read)
+        if read.key is None or read.reason is not None or not self.binding.store.keeps_bytes:
+            return self._answer(state, bind, inherited, read)
+        self._flights.approach(read.key)
+        try:
+            return self._answer(state, bind, inherited, read)
+        finally:
+            self._flights.depart(read.key)
+
+    def _answer(self, state: Any, bind: Any, inherited: Replay | None, read: Read) -> Any:
+        refresh = bool(state.execution_options.get("sqlacache_refresh"))
         while read.reason is None:
-            verdict = self._look_up(read, refresh=bool(options.get("sqlacache_refresh")))
+            verdict = self._look_up(read, refresh=refresh)
             if verdict is None:
                 break
             if verdict.entry is not None:
@@ -57,8 +67,8 @@ class ReadPath:
             if not verdict.fillable:
                 return self._miss(state, inherited, read, verdict)
             assert read.key is not None  # made by _identify
-            nonces = tuple(stamp.nonce for stamp in read.stamps if stamp is not None)
-            flight, leads = self._flights.enter(read.key, nonces, may_wait=read.held is None)
+            nonces = (read.under, *(stamp.nonce for stamp in read.stamps if stamp is not None))
+            flight, leads = self._flights.enter(read.key, nonces, may_wait=read.held is None, anew=refresh)
             if flight is None:
                 return self._miss(state, inherited, read, verdict)
             if not leads:
@@ -81,16 +91,25 @@ class ReadPath:
         """Ask the store and decide; ``None`` (with a bypass reason) if nothing may be said."""
         store = self.binding.store
         assert read.key is not None and read.plan is not None  # made by _identify
+        if self.binding.owed.meets(read.plan.tables):
+            read.reason, read.why = "backend_unavailable", "an invalidation of these tables is owed"
+            return None
         try:
             sample = (store.peek if dry else store.lookup)(read.key, read.names)
+            if sample.bypass is not None:
+                read.reason, read.why = sample.bypass, sample.why
+                return None
             verdict = decide(read.names, read.keys, sample)
             if refresh and verdict.entry is not None:
                 verdict = Verdict(None, "manual_invalidated", (), None, True)
-            if verdict.entry is None and not dry and any(stamp is None for stamp in sample.stamps):
-                shapes = [shape for shape, _ in read.dependencies]
+            shapes = [] if verdict.entry or dry else [shape for shape, _ in read.dependencies]
+            if verdict.entry is None and not dry and not store.registered(shapes, read.names, sample):
                 sampled, registered = store.sample(
                     read.names, read.plan.tables, shapes, self.settings.stamp_ttl
                 )
+                if sampled.bypass is not None:
+                    read.reason, read.why = sampled.bypass, sampled.why
+                    return None
                 if not registered and verdict.reason == "absent":
                     read.reason = "writer_under_way"
                     return None
@@ -105,7 +124,7 @@ class ReadPath:
         if read.snapshot and verdict.fillable:
             verdict = verdict._replace(fillable=False)
         read.verdict = verdict
-        read.stamps = sample.stamps
+        read.stamps, read.under, read.tier = sample.stamps, sample.under, sample.tier
         return verdict
 
     # -- the three ways out --------------------------------------------------------------------------------------------
@@ -141,7 +160,7 @@ class ReadPath:
                     read,
                     "hit",
                     None,
-                    tier=tier or self.binding.store.tier,
+                    tier=tier or read.tier or self.binding.store.tier,
                     entry=entry,
                     rows=len(rows),
                     lookup_seconds=looked_up - read.started,
@@ -227,7 +246,7 @@ class ReadPath:
     ) -> tuple[FillOutcome | None, Entry | None]:
         if capture.mismatched or capture.rows is None or capture.description is None:
             return None, None
-        if not capture.clean or self.binding.manager.mode != "on":
+        if not capture.clean or self.binding.manager.mode != "on" or not self.binding.attached:
             return "not_selected", None
         if not verdict.fillable:
             return "fenced", None
@@ -239,7 +258,12 @@ class ReadPath:
         )
         try:
             entry = self.binding.entry(
-                stamps, capture.description, capture.rows, self.settings.jittered(read.timeout), load_seconds
+                stamps,
+                capture.description,
+                capture.rows,
+                self.settings.jittered(read.timeout),
+                load_seconds,
+                read.under,
             )
         except SerializationError as error:
             read.why = str(error)

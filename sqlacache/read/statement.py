@@ -90,6 +90,7 @@ class Plan:
     """A statement's shape, analysed."""
 
     __slots__ = (
+        "asked",
         "bypass",
         "compiled",
         "declared",
@@ -108,6 +109,8 @@ class Plan:
 
     def __init__(self, op: Op) -> None:
         self.op: Op = op
+        self.asked = 0
+        """When it was last asked for, in lookups of its binding."""
         self.bypass: BypassReason | None = None
         self.notes: str = ""
         """Detail of the bypass, for people: the function or source that is not known."""
