@@ -41,7 +41,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from . import testing
-from .config import Seconds
+from .backend import Seconds
 from .config import settings as _settings
 from .decisions import Cause, Decision, Drop, Invalidation, Load, StampChange, TableChange
 from .errors import CacheError, ConfigError, SerializationError, TransportError
@@ -96,12 +96,16 @@ def configure(
     max_entry_bytes: int = 1 << 20,
     max_bytes: int | None = None,
     lease: Seconds = 30,
+    local: str | None = "default",
+    on_error: str = "bypass",
 ) -> CacheManager:
     """Configure a cache. It does nothing until :meth:`CacheManager.bind` gives it an engine.
 
     Args:
-        backend: ``mem://``, or a mapping of a ``url`` and options (``max_bytes``). The environment variable
-            ``SQLACACHE_BACKEND`` overrides it.
+        backend: ``mem://``, ``redis://``, ``rediss://`` or ``unix://``, or a mapping of a ``url`` and options:
+            ``max_bytes``; for Redis also ``timeout`` (seconds to wait for an answer), ``max_connections``, ``cluster``,
+            ``sentinel``, ``username``, ``password``, ``bound`` (of the pushed tier) and what begins with ``ssl_``. The
+            environment variable ``SQLACACHE_BACKEND`` overrides it.
         models: What is cached: mapped classes (or dotted paths to them, or ``"*"`` for every mapped class without an
             entry of its own or of a base) to ``{"ops": ..., "timeout": ...}``, or to ``None`` for never. ``ops`` is
             ``"all"`` or any of ``get``, ``fetch``, ``count``, ``exists``; with ``()`` only
@@ -125,8 +129,13 @@ def configure(
             reads what that column was, under the lock that it takes anyway; ``widen``: it touches all such reads
             instead.
         max_entry_bytes: A result larger than this is not stored.
-        max_bytes: Room for entries in this process, 256 MiB unless given.
+        max_bytes: Room for entries in this process: 256 MiB for ``mem://``, 64 MiB for the local tier unless given.
         lease: Seconds longer than the longest COMMIT; a writer that did not come back by then is taken for dead.
+        local: With Redis, ``"validated"`` (the default) keeps decoded rows in this process and asks Redis only whether
+            they still hold; ``"pushed"`` does not ask while Redis announces every commit, and may be behind by
+            ``backend={"bound": seconds}`` (1); ``None`` keeps none.
+        on_error: When Redis cannot be told of a commit: ``"bypass"`` commits, owes the invalidation and reads the
+            tables from the database until it is delivered; ``"raise"`` refuses the commit.
 
     Raises:
         ConfigError: Names the offending argument, what it got and what it takes.
@@ -149,6 +158,8 @@ def configure(
         max_entry_bytes=max_entry_bytes,
         max_bytes=max_bytes,
         lease=lease,
+        local=local,
+        on_error=on_error,
         observers=observers,
     )
     checked.observers = (*_telemetry(telemetry, checked.mode), *checked.observers)

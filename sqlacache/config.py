@@ -11,23 +11,20 @@ import random
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.schema import Table
 
+from .backend import Backend, Seconds, check_backend, seconds, size
 from .decisions import MODES, OPS, Mode, Op
 from .errors import ConfigError
 from .observers import Observer
 from .store.codec import Codec, get_codec
 
-Seconds = int | float | timedelta
-MEGABYTE = 1 << 20
 _MODEL_KEYS = ("ops", "timeout", "jitter")
-_BACKEND_KEYS = ("url", "max_bytes")
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,7 @@ class Settings:
 
     name: str
     prefix: str
-    backend_url: str
-    max_bytes: int
+    backend: Backend
     mode: Mode
     default_timeout: float
     jitter: float
@@ -70,6 +66,7 @@ class Settings:
     old_values: str
     max_entry_bytes: int
     lease: float
+    on_error: str
     observers: tuple[Observer, ...]
     models: Mapping[Any, Any] = field(default_factory=dict)
     _rules: dict[type, _Rule | None] = field(default_factory=dict)
@@ -130,7 +127,7 @@ class Settings:
 
     def seconds(self, given: Any, default: float) -> float:
         """Return a timeout given with one execution, in seconds. Raises :class:`ConfigError`."""
-        return default if given is None else _seconds("sqlacache_timeout", given)
+        return default if given is None else seconds("sqlacache_timeout", given)
 
     def jittered(self, timeout: float) -> float:
         """Return ``timeout`` shortened by a random part of at most ``jitter`` of it."""
@@ -162,13 +159,15 @@ def settings(
     max_entry_bytes: int,
     max_bytes: int | None,
     lease: Seconds,
+    on_error: str,
+    local: str | None,
     observers: Iterable[Observer],
 ) -> Settings:
     """Check ``configure()``'s arguments. Raises :class:`ConfigError`."""
     _check_name("prefix", prefix)
     if name is not None:
         _check_name("name", name)
-    timeout = _seconds("default_timeout", default_timeout)
+    timeout = seconds("default_timeout", default_timeout)
     mode_key, mode = _environment("SQLACACHE_MODE", "mode", mode)
     if mode not in MODES:
         raise ConfigError(f"{mode_key}: takes one of {', '.join(MODES)}, got {mode!r}")
@@ -178,9 +177,11 @@ def settings(
         raise ConfigError(f"old_values: takes 'read' or 'widen', got {old_values!r}")
     if vary is not None and not callable(vary):
         raise ConfigError(f"vary: takes a function of a session, got {vary!r}")
-    url, room = _backend(*_environment("SQLACACHE_BACKEND", "backend", backend))
+    if on_error not in ("bypass", "raise"):
+        raise ConfigError(f"on_error: takes 'bypass' or 'raise', got {on_error!r}")
+    checked_backend = check_backend(*_environment("SQLACACHE_BACKEND", "backend", backend), local)
     if max_bytes is not None:
-        room = _size("max_bytes", max_bytes)
+        checked_backend = replace(checked_backend, max_bytes=size("max_bytes", max_bytes))
     watching = tuple(observers)
     for observer in watching:
         if not isinstance(observer, Observer):
@@ -197,8 +198,7 @@ def settings(
     return Settings(
         name=name or prefix,
         prefix=prefix,
-        backend_url=url,
-        max_bytes=room,
+        backend=checked_backend,
         mode=mode,
         default_timeout=timeout,
         jitter=_fraction("jitter", jitter),
@@ -209,49 +209,18 @@ def settings(
         writes_also=_relations("writes_also", writes_also),
         relaxed_isolation=isolation == "relaxed",
         old_values=old_values,
-        max_entry_bytes=_size("max_entry_bytes", max_entry_bytes),
-        lease=_seconds("lease", lease),
+        max_entry_bytes=size("max_entry_bytes", max_entry_bytes),
+        lease=seconds("lease", lease),
+        on_error=on_error,
         observers=watching,
         models=dict(given),
     )
-
-
-def masked(url: str) -> str:
-    """Return ``url`` with its password masked, for messages; also one that was not escaped, and those of a query."""
-    url = re.sub(r"(://[^:/@?#]*:).*@", r"\1***@", url, flags=re.S)
-    return re.sub(r"([?&][^=&]*(?:pass|secret|token)[^=&]*=)[^&#]*", r"\1***", url, flags=re.I)
 
 
 def _environment(variable: str, key: str, given: Any) -> tuple[str, Any]:
     """Return what to call a value in messages, and the value: the environment's, if it has one."""
     found = os.environ.get(variable)
     return (f"{key} (from {variable})", found) if found else (key, given)
-
-
-def _backend(where: str, given: Any) -> tuple[str, int]:
-    room = 256 * MEGABYTE
-    url = given
-    if isinstance(given, Mapping):
-        unknown = sorted(str(key) for key in given if key not in _BACKEND_KEYS)
-        if unknown:
-            raise ConfigError(
-                f"{where}[{unknown[0]!r}]: not known; a backend takes {', '.join(_BACKEND_KEYS)}"
-            )
-        if "url" not in given:
-            raise ConfigError(
-                f"{where}: a mapping takes a 'url', such as {{'url': 'mem://'}}, got "
-                + (f"one of {', '.join(map(str, given))}" if given else "an empty one")
-            )
-        url = given["url"]
-        if "max_bytes" in given:
-            room = _size(f"{where}['max_bytes']", given["max_bytes"])
-    if not isinstance(url, str):
-        raise ConfigError(
-            f"{where}: takes a URL such as 'mem://' or a mapping with one, got {type(url).__name__}"
-        )
-    if url != "mem://":
-        raise ConfigError(f"{where}: this version takes 'mem://', got {masked(url)!r}")
-    return url, room
 
 
 def _rule(name: Any, given: Any, default_timeout: float) -> _Rule | None:
@@ -265,7 +234,7 @@ def _rule(name: Any, given: Any, default_timeout: float) -> _Rule | None:
         raise ConfigError(
             f"{where}[{unknown[0]!r}]: not known; a model takes {' and '.join(_MODEL_KEYS[:2])}"
         )
-    timeout = _seconds(f"{where}['timeout']", given["timeout"]) if "timeout" in given else default_timeout
+    timeout = seconds(f"{where}['timeout']", given["timeout"]) if "timeout" in given else default_timeout
     ops = given.get("ops", "all")
     if ops == "all":
         return _Rule(frozenset(OPS), timeout)
@@ -308,19 +277,6 @@ def _all_subclasses(model: Any) -> list[type]:
     for below in model.__subclasses__():
         found += [below, *_all_subclasses(below)]
     return found
-
-
-def _seconds(where: str, given: Any) -> float:
-    value = given.total_seconds() if isinstance(given, timedelta) else given
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise ConfigError(f"{where}: takes seconds above 0 (int, float or timedelta), got {given!r}")
-    return float(value)
-
-
-def _size(where: str, given: Any) -> int:
-    if isinstance(given, bool) or not isinstance(given, int) or given <= 0:
-        raise ConfigError(f"{where}: takes a number of bytes above 0, got {given!r}")
-    return given
 
 
 def _fraction(where: str, given: Any) -> float:

@@ -197,6 +197,23 @@ class Invalidation:
 
 
 @dataclass(frozen=True)
+class Received:
+    """A commit of another process, as it was announced to this one. Times are seconds."""
+
+    cache: str
+    database: str
+    origin: str
+    """The process that committed: random, the same for all that it announces."""
+    tables: tuple[str, ...]
+    causes: tuple[Cause, ...]
+    """Of each table that was written."""
+    at: float
+    """When it was announced, by the sender's clock: seconds since the epoch."""
+    lag: float
+    """Between then and its arrival, by both clocks."""
+
+
+@dataclass(frozen=True)
 class Drop:
     """Entries that left this process's memory without a write: ``size`` or ``resync``."""
 

@@ -6,31 +6,40 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from cashews import Cache
 from sqlalchemy import inspect
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.util import greenlet_spawn
 
 from . import events, explain
+from .backend import masked
 from .binding import Binding
-from .config import Policy, Settings, masked
+from .config import Policy, Settings
 from .decisions import MODES, Mode
-from .errors import CacheError, ConfigError
+from .errors import CacheError, ConfigError, TransportError
 from .explain import Explanation
+from .health import Health, health
 from .models import Models, is_mapped
 from .observers import Observer, Observers
-from .store.memory import MemoryBackend
+from .recovery import Recovery
+from .store.opening import set_up
 from .tags import EVERYTHING
 from .write.dml import Change, RowChange
 
 __all__ = ["CacheManager"]
 
 logger = logging.getLogger("sqlacache")
+
+OWED_WAIT = 5.0
+"""Seconds that ``disconnect()`` waits for invalidations that are owed."""
 
 
 class CacheManager:
@@ -42,16 +51,19 @@ class CacheManager:
         self.models = Models()
         self.cashews = Cache()
         """The cashews cache that owns the backend; ``disable()`` and ``enable()`` on it work as cashews documents."""
-        backend = self.cashews.setup("sqlacache+mem://")
-        assert isinstance(backend, MemoryBackend)  # registered by store/memory.py
-        self.backend = backend
+        self.backend = set_up(self.cashews, settings)
+        self.recovery = Recovery(self)
+        if self.backend.breaker is not None:
+            self.backend.breaker.on_open = self.recovery.start
+            self.backend.breaker.on_failure = partial(self.observers.backend_failed, settings.name)
         self._mode: Mode = settings.mode
-        self._bindings: list[Binding] = []
+        self.bindings: list[Binding] = []
+        """One per engine bound."""
         self._bypassed: ContextVar[bool] = ContextVar(f"sqlacache_bypassed_{settings.name}", default=False)
-        self._lock = asyncio.Lock()
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        databases = ", ".join(binding.database for binding in self._bindings) or "nothing"
+        databases = ", ".join(binding.database for binding in self.bindings) or "nothing"
         return f"<CacheManager {self.settings.name!r} mode={self._mode} bound to {databases}>"
 
     # -- binding -------------------------------------------------------------------------------------------------------
@@ -74,7 +86,7 @@ class CacheManager:
         while hasattr(root, "_proxied"):
             root = root._proxied
         name = database or _database_name(root.url)
-        async with self._lock:
+        async with self._alone():
             bound = events.binding_of(root.dialect)
             if bound is not None:
                 if bound.manager is not self:
@@ -86,7 +98,7 @@ class CacheManager:
                         f"bind: the engine is bound as database={bound.database!r} already, got {database!r}"
                     )
                 return
-            for other in self._bindings:
+            for other in self.bindings:
                 if other.database == name and not _same_database(other.engine.url, root.url):
                     raise ConfigError(
                         f"bind: the name {name!r} belongs to {masked(str(other.engine.url))}; give "
@@ -95,18 +107,49 @@ class CacheManager:
             self.models.refresh()
             self.settings.resolve(self.models.mappers, is_mapped)
             await self.cashews.init()
+            await self._reach_backend()
             binding = Binding(self, root, name)
             await self._read_catalog(engine, binding)
-            binding.attach()
+            await greenlet_spawn(binding.attach)
             events.add(binding)
-            self._bindings.append(binding)
+            self.bindings.append(binding)
+            self._listen(binding)
         self.observers.bound(self.settings.name, sorted(self._configured_tables()))
-        if _is_one_of_several_workers():
+        if self.settings.backend.is_memory and _is_one_of_several_workers():
             logger.warning(
                 "%s: mem:// belongs to this process alone, which looks like one of several workers: "
                 "they do not hear of each other's writes",
                 self.settings.name,
             )
+
+    def _listen(self, binding: Binding) -> None:
+        if self.backend.transport is not None:
+            wanted = binding.received if self.observers.listen else None
+            self.backend.listen(binding.store, wanted, binding.resynced)
+
+    async def _reach_backend(self) -> None:
+        """Find out whether the backend answers; without it, binding succeeds and reads go to the database."""
+        if self.backend.transport is None:
+            return
+        try:
+            await self.backend.transport.call(b"PING")
+        except TransportError as error:
+            if self.settings.on_error == "raise":
+                raise
+            logger.warning(
+                "%s: bound without its backend, which is being probed: %s", self.settings.name, error
+            )
+            self.backend.breaker.open(error)
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Bind and disconnect one at a time, also from several loops: an ``asyncio.Lock`` wakes nobody in another one."""
+        while not self._lock.acquire(blocking=False):
+            await asyncio.sleep(0.005)
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     async def _read_catalog(self, engine: AsyncEngine, binding: Binding) -> None:
         async with engine.connect() as connection:
@@ -122,12 +165,18 @@ class CacheManager:
         return wanted
 
     async def disconnect(self) -> None:
-        """Unbind every engine and forget every entry; nothing of ours listens anywhere afterwards."""
-        async with self._lock:
-            while self._bindings:
-                binding = self._bindings.pop()
+        """Unbind every engine and forget every entry of this process; nothing of ours listens anywhere afterwards.
+
+        Invalidations that are owed to the backend are waited for, a few seconds at most; an error in the log says what
+        could not be delivered.
+        """
+        async with self._alone():
+            for what in await self.recovery.drain(OWED_WAIT):
+                logger.error("%s: not delivered: %s", self.settings.name, what)
+            while self.bindings:
+                binding = self.bindings.pop()
                 events.discard(binding)
-                binding.detach()
+                await greenlet_spawn(binding.detach)
             await self.cashews.close()
 
     def lifespan(
@@ -198,10 +247,26 @@ class CacheManager:
             total += await self._touch(table.fullname, keys, None, "explicit", table)
         return total
 
+    async def purge(self, model: type) -> int:
+        """Evict what depends on ``model`` and delete its bytes, which otherwise stay until they expire.
+
+        It looks at every entry of the cache: for personal data that must go, not for every day. Returns how many
+        entries were deleted. Raises :class:`TransportError` when the backend does not answer.
+        """
+        await self.invalidate(model)
+        mapper: Any = inspect(model)
+        tables = [table.fullname for table in mapper.tables]
+        deleted = 0
+        for binding in self._unique_stores():
+            deleted += await greenlet_spawn(binding.store.purge, tables)
+        return deleted
+
     async def invalidate_all(self) -> None:
         """Evict everything of this cache."""
-        for binding in self._bindings:
-            binding.writes.replace([Change(EVERYTHING, "update", None, None, "flush", "invalidate_all")])
+        for binding in self._unique_stores():
+            await greenlet_spawn(
+                binding.writes.replace, [Change(EVERYTHING, "update", None, None, "flush", "invalidate_all")]
+            )
             binding.store.delete_everything()
 
     async def touched(
@@ -247,11 +312,11 @@ class CacheManager:
             if keys is not None and table is not None:
                 rows = tuple(_row_of(binding, table, key) for key in keys)
             change = Change(name, "update", columns, rows, cause, "")
-            total += binding.writes.replace(binding.follow([change]))
+            total += await greenlet_spawn(binding.writes.replace, binding.follow([change]))
         return total
 
     def _unique_stores(self) -> list[Binding]:
-        return list({id(binding.store): binding for binding in self._bindings}.values())
+        return list({id(binding.store): binding for binding in self.bindings}.values())
 
     # -- mode and observers --------------------------------------------------------------------------------------------
 
@@ -260,14 +325,50 @@ class CacheManager:
         """``on``; ``write_only`` (invalidates, never serves); ``off`` (neither)."""
         return self._mode
 
-    async def set_mode(self, mode: Mode) -> None:
-        """Switch the mode. What was cached before ``off`` is not served after it."""
+    async def set_mode(self, mode: Mode, *, fleet: bool = False, ttl: Any = None) -> None:
+        """Switch the mode. What was cached before ``off`` is not served after it.
+
+        Args:
+            mode: ``on``, ``write_only`` or ``off``.
+            fleet: Switch every process that shares the backend and the prefix, with their next lookup. They go on
+                invalidating also when ``off``, so that nothing is stale when they are switched on again; ``on`` leaves
+                each with its own mode.
+            ttl: Seconds after which the fleet is switched back by itself; ``None``: it stays.
+
+        Raises:
+            CacheError: Another mode, or a backend that processes do not share.
+            TransportError: The backend could not be told.
+        """
         if mode not in MODES:
             raise CacheError(f"set_mode: takes one of {', '.join(MODES)}, got {mode!r}")
+        if fleet:
+            await self._switch_fleet(mode, ttl)
+            return
+        if ttl is not None:
+            raise CacheError(f"set_mode: ttl goes with fleet=True, got ttl={ttl!r} without it")
         if self._mode == "off" and mode != "off":
             # Writes went unseen meanwhile: everything stored before is void. Fence first, then serve.
             await self.invalidate_all()
         self._mode = mode
+
+    async def _switch_fleet(self, mode: Mode, ttl: Any) -> None:
+        if self.settings.backend.is_memory:
+            raise CacheError(
+                "set_mode: fleet=True takes a backend that processes share; mem:// belongs to this one"
+            )
+        seconds = None if ttl is None else self.settings.seconds(ttl, 0.0)
+        if not self.bindings:
+            raise CacheError("set_mode: fleet=True takes a cache that is bound to an engine")
+        for binding in self._unique_stores():
+            await binding.store.switch(mode, seconds)
+
+    async def health(self, *, strict: bool = False) -> Health:
+        """Say whether the cache works: ``ok``, ``degraded`` or ``owed``, with reasons.
+
+        ``ready`` stays true whatever the state, so that a cache never takes a service out of rotation; with ``strict``
+        it is true only when everything is well.
+        """
+        return await health(self, strict=strict)
 
     @property
     def name(self) -> str:

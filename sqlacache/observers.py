@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from .decisions import Decision, Drop, Invalidation, Load
+from .decisions import Decision, Drop, Invalidation, Load, Received
 
 logger = logging.getLogger("sqlacache")
 
@@ -41,6 +41,15 @@ class Observer:
 
     def dropped(self, drop: Drop) -> None:
         """Receive entries dropped from memory without a write."""
+
+    def received(self, received: Received) -> None:
+        """Hear of a commit of another process (with a backend that processes share)."""
+
+    def backend_failed(self, cache: str, operation: str, error: BaseException) -> None:
+        """Hear that the backend failed in ``operation``, a command such as ``MGET``."""
+
+    def owed(self, cache: str, count: int) -> None:
+        """Hear how many invalidations are owed to the backend now."""
 
 
 class Observers:
@@ -130,3 +139,29 @@ class Observers:
                 member.dropped(drop)
             except Exception as error:
                 self._failed(member, "dropped", error)
+
+    @property
+    def listen(self) -> bool:
+        """Whether any wants to hear of other processes' commits."""
+        return any(type(member).received is not Observer.received for member in self._members)
+
+    def received(self, received: Received) -> None:
+        for member in self._members:
+            try:
+                member.received(received)
+            except Exception as error:
+                self._failed(member, "received", error)
+
+    def backend_failed(self, cache: str, operation: str, error: BaseException) -> None:
+        for member in self._members:
+            try:
+                member.backend_failed(cache, operation, error)
+            except Exception as raised:
+                self._failed(member, "backend_failed", raised)
+
+    def owed(self, cache: str, count: int) -> None:
+        for member in self._members:
+            try:
+                member.owed(cache, count)
+            except Exception as error:
+                self._failed(member, "owed", error)

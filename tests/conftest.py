@@ -23,6 +23,12 @@ from tests.support.listeners import listeners_of_ours
 from tests.support.postgres import Unavailable, postgres_server
 from tests.support.reading import UNCACHED, Reader
 
+BACKEND: dict[str, Any] = {
+    "backend": os.environ.get("SQLACACHE_TEST_BACKEND", "mem://"),
+    "local": os.environ.get("SQLACACHE_TEST_LOCAL", "default").replace("none", "") or None,
+}
+"""What the tests' caches use: everything that holds in one process holds on Redis, whatever its local tier."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     # SQLite keeps Numeric as floating point, which the tests' amounts survive.
@@ -85,10 +91,10 @@ async def cache(database: Database) -> AsyncIterator[Any]:
 
     before = listeners_of_ours()
     manager = configure(
-        backend="mem://",
         models={"*": {"timeout": 3600}, "tests.support.models.AuditLog": None},
         telemetry=None,
-        name=f"test-{uuid4().hex[:8]}",
+        prefix=f"test-{uuid4().hex[:8]}",
+        **BACKEND,
     )
     await manager.bind(database.engine)
     yield manager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..decisions import Cause, EvictionCause, Invalidation, TableChange
@@ -35,6 +36,10 @@ class Commit:
         self.at = time.time()
         self.phase_one: float | None = None
         self.marked = False
+        self.undelivered = False
+        """Phase one did not reach the backend: what is written is held, and owed once it is committed."""
+        self.deferred = False
+        """The whole commit is owed already, for when its lease has ended or it is settled."""
         self.marked_at = 0.0
 
     def mark(self, *, called: bool = False) -> None:
@@ -51,17 +56,36 @@ class Commit:
             revisions = self._touch()
             try:
                 replaced = store.mark(self.token, self.touched, revisions, self.causes)
+            except TransportError as error:
+                self._failed("mark", error, called=called)
+                break
             except BaseException:
                 # Cancelled on the way: nothing is committed, and no mark may stay.
-                store.unmark(self.token, self.touched)
+                with suppress(TransportError):  # then the marks end with their lease
+                    self._release()
                 self.binding.observers.invalidated(None, self.scopes)
                 raise
             if replaced is not None:
+                self.replaced = replaced
                 break
-        self.replaced = replaced
         self.marked = True
         self.marked_at = time.perf_counter()
         self.phase_one = self.marked_at - began
+
+    def _failed(self, operation: str, error: TransportError, *, called: bool) -> None:
+        """Go on without the backend: what is written is owed to it. Or refuse, if that is asked for."""
+        if operation == "mark" and (called or self.binding.settings.on_error == "raise"):
+            self.binding.observers.invalidated(None, self.scopes)
+            raise error
+        if not self.undelivered:
+            self.undelivered = True
+            self.binding.owed.hold(self.changes)
+
+    def defer(self) -> None:
+        """Owe what could not be marked and nobody sees end: at once when it is settled, else when a lease has ended."""
+        self.deferred = True
+        self.binding.owed.hold(self.changes)
+        self.binding.owed.owe(self.changes, self._release, after=self.binding.settings.lease)
 
     def _prepare(self) -> None:
         if self.binding.observers:
@@ -70,7 +94,7 @@ class Commit:
                 self.binding.settings.name, tables
             )
 
-    def _touch(self) -> dict[str, int]:
+    def _touch(self) -> dict[str, Hashable]:
         tables = {change.table for change in self.changes}
         registered = self.binding.store.shapes(tables)
         shapes = {table: found for table, (_, found) in registered.items()}
@@ -93,7 +117,9 @@ class Commit:
 
     def settle(self, *, called: bool = False) -> None:
         """Phase two."""
-        if not self.changes:
+        if self.deferred:
+            self.binding.owed.hasten(self._release)
+        if self.deferred or not self.changes:
             return
         committed_at = time.perf_counter()
         if not self.marked:
@@ -103,30 +129,46 @@ class Commit:
             self.mark()
             committed_at = time.perf_counter()
         try:
-            self.binding.store.settle(self.token, self.touched, self.causes)
-        except TransportError:
-            self.binding.observers.invalidated(None, self.scopes)
-            raise
+            self._settle()
         except BaseException:
             # Cancelled on the way: the database has committed, so that this must be carried out all the same.
-            self.binding.store.settle(self.token, self.touched, self.causes)
+            self._settle()
             self.binding.observers.invalidated(None, self.scopes)
             raise
         if self.binding.observers or self.scopes:
             now = time.perf_counter()
             self.binding.observers.invalidated(self._record(committed_at, now, called=called), self.scopes)
 
+    def _settle(self) -> None:
+        if not self.undelivered:
+            try:
+                self.binding.store.settle(self.token, self.touched, self.causes)
+                return
+            except TransportError as error:
+                self._failed("settle", error, called=False)
+        self.binding.owed.owe(self.changes, self._release)
+
+    def _release(self) -> None:
+        self.binding.store.unmark(self.token, self.touched)
+
     def leave(self) -> None:
         """Leave the stamps in flight until their lease ends: whether and when the database commits is not known."""
+        if self.undelivered:
+            self.binding.owed.owe(self.changes, self._release, after=self.binding.settings.lease)
         if self.changes and self.marked:
             now = time.perf_counter()
             self.binding.observers.invalidated(self._record(now, now, called=False), self.scopes)
 
     def unmark(self) -> None:
         """Take phase one back: nothing was committed."""
-        if self.marked:
-            self.binding.store.unmark(self.token, self.touched)
-            self.binding.observers.invalidated(None, self.scopes)
+        if not self.marked:
+            return
+        if self.undelivered:
+            self.binding.owed.release(self.changes)
+        else:
+            with suppress(TransportError):  # then the marks end with their lease
+                self._release()
+        self.binding.observers.invalidated(None, self.scopes)
 
     def _record(self, committed_at: float, now: float, *, called: bool) -> Invalidation:
         statements = dict.fromkeys(what.statement for what in self.touched.values() if what.statement)

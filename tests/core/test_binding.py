@@ -100,7 +100,7 @@ async def test_binding_twice_changes_nothing(database: Database) -> None:
 async def test_binding_twice_at_the_same_time_binds_once(database: Database) -> None:
     cache = new_cache()
     await asyncio.gather(*(cache.bind(database.engine) for _ in range(5)))
-    assert len(cache._bindings) == 1
+    assert len(cache.bindings) == 1
     await cache.disconnect()
     assert not listeners_of_ours()
 
@@ -150,7 +150,7 @@ async def test_two_databases_of_one_name_are_refused_and_the_first_stays_bound()
         await cache.bind(first)
     assert "hunter2" not in str(caught.value)
     assert "ann:***@one/shop" in str(caught.value)
-    assert [binding.database for binding in cache._bindings] == ["shop"]
+    assert [binding.database for binding in cache.bindings] == ["shop"]
     await cache.bind(another, database="other")
     await cache.disconnect()
     await engine.dispose()
@@ -200,7 +200,7 @@ async def test_engines_made_by_execution_options_are_bound_with_theirs(database:
     for given, used in ((database.engine, derived), (derived, database.engine)):
         async with bound(given) as cache:
             await cache.bind(used)
-            assert len(cache._bindings) == 1
+            assert len(cache.bindings) == 1
             assert await decided(cache, make_sessions(used)) == CACHED
             async with make_sessions(derived)() as session, session.begin():
                 (await session.get(User, 1)).name = "by the derived"
@@ -377,7 +377,7 @@ async def test_a_lifespan_names_the_database_and_lets_go_when_the_application_fa
     lifespan = cache.lifespan(database.engine, database="main")
     with contextlib.suppress(RuntimeError):
         async with lifespan(FastAPI()):
-            assert [binding.database for binding in cache._bindings] == ["main"]
+            assert [binding.database for binding in cache.bindings] == ["main"]
             raise RuntimeError("the application")
     assert not listeners_of_ours()
 
@@ -395,10 +395,10 @@ async def test_every_entry_is_forgotten_at_disconnect(database: Database) -> Non
     cache = new_cache()
     await cache.bind(database.engine)
     assert await decided(cache, database.sessions, entities(lambda: select(User))) == CACHED
-    store = cache._bindings[0].store
+    store = cache.bindings[0].store
     assert len(store) == 1
     await cache.disconnect()
     assert len(store) == store.bytes == 0
     await cache.bind(database.engine)
-    assert len(cache._bindings[0].store) == 0
+    assert len(cache.bindings[0].store) == 0
     await cache.disconnect()

@@ -71,7 +71,7 @@ class Used:
     async def seconds(self, read: Any) -> float:
         """How long what a read stored may live."""
         (decision,) = await self.decisions(read)
-        entry = self.cache._bindings[0].store._entries[decision.key]
+        entry = self.cache.bindings[0].store._entries[decision.key]
         return float(entry.expires_at - entry.stored_at)
 
 
@@ -235,11 +235,11 @@ async def test_jitter_shortens_timeouts_and_never_lengthens_them(
 
 async def test_a_backend_may_be_a_mapping(database: Database) -> None:
     async with Used(database, backend={"url": "mem://", "max_bytes": 500}, models={"*": {}}) as used:
-        assert used.cache._bindings[0].store.max_bytes == 500
+        assert used.cache.bindings[0].store.max_bytes == 500
     async with Used(
         database, backend={"url": "mem://", "max_bytes": 5}, max_bytes=700, models={"*": {}}
     ) as used:
-        assert used.cache._bindings[0].store.max_bytes == 700
+        assert used.cache.bindings[0].store.max_bytes == 700
 
 
 async def test_pickle_is_an_explicit_choice_and_works(database: Database) -> None:
@@ -300,7 +300,7 @@ def test_a_wrong_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         configure(telemetry=None)
     monkeypatch.delenv("SQLACACHE_MODE")
-    monkeypatch.setenv("SQLACACHE_BACKEND", "redis://user:hunter2@host/0")
+    monkeypatch.setenv("SQLACACHE_BACKEND", "rediz://user:hunter2@host/0")
     with pytest.raises(ConfigError, match=r"backend \(from SQLACACHE_BACKEND\): .*'mem://'") as caught:
         configure(telemetry=None)
     assert "hunter2" not in str(caught.value)

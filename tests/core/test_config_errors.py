@@ -116,11 +116,12 @@ def test_what_cannot_be_understood_names_key_value_and_what_it_takes(
 @pytest.mark.parametrize(
     "url",
     [
-        "redis://user:hunter2@host:6379/0",
-        "redis://:hunter2@host",
-        "redis://user:hunter2@x@host",
-        "redis://user:hun/hunter2@host",
-        "rediss://host/0?password=hunter2&db=1",
+        "redis://user:hunter2@host:port/0",
+        "rediz://user:hunter2@host:6379/0",
+        "rediz://:hunter2@host",
+        "rediz://user:hunter2@x@host",
+        "rediz://user:hun/hunter2@host",
+        "redizz://host/0?password=hunter2&db=1",
     ],
 )
 @pytest.mark.parametrize("shape", [lambda url: url, lambda url: {"url": url}], ids=["url", "mapping"])

@@ -96,7 +96,7 @@ async def some_traffic(database: Database) -> None:
     await read(database, lambda session: session.execute(text("SELECT 1")))
     await writes.change(User, 1, name="new")(database)
     await read(database, get(User, 1))
-    await writes.execute(lambda _: update(User).values(plan="x"))(database)
+    await writes.execute(lambda _: update(User).where(User.name.like("%")).values(plan="x"))(database)
     await read(database, listed)
     await writes.execute(lambda _: insert(Order).values(id=100, user_id=1, created=func.now()))(database)
     await read(database, follow(User, 1, "orders"))

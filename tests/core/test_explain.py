@@ -125,7 +125,7 @@ async def test_a_miss_because_everything_was_invalidated(reader: Reader) -> None
 
 
 def store_of(reader: Reader) -> Any:
-    return reader.cache._bindings[0].store
+    return reader.cache.bindings[0].store
 
 
 async def test_a_miss_because_the_entry_expired(reader: Reader) -> None:

@@ -82,7 +82,7 @@ async def test_a_cancelled_leader_cancels_nobody_else(reader: Reader) -> None:
         assert await asyncio.gather(*followers) == ["ann"] * 3
         with pytest.raises(asyncio.CancelledError):
             await leader
-    assert reader.cache._bindings[0].reads._flights._flights == {}
+    assert reader.cache.bindings[0].reads._flights._flights == {}
 
 
 async def test_a_cancelled_follower_leaves_the_leader_alone(reader: Reader) -> None:
@@ -151,7 +151,7 @@ async def test_a_failed_read_is_told_once_and_leaves_no_flight(reader: Reader) -
             await read(reader)
     (decision,) = seen.decisions
     assert (decision.decision, decision.reason, decision.fill) == ("miss", "absent", None)
-    assert reader.cache._bindings[0].reads._flights._flights == {}
+    assert reader.cache.bindings[0].reads._flights._flights == {}
     await reader.warm(get(User, 1))
 
 

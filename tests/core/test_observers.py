@@ -83,7 +83,7 @@ async def everything(reader: Reader) -> None:
         await session.flush()
         await session.rollback()
     await reader.cache.invalidate(User)
-    store = reader.cache._bindings[0].store
+    store = reader.cache.bindings[0].store
     await reader.ask(get(User, 3))
     store.max_bytes = store.bytes
     await reader.ask(get(User, 4))

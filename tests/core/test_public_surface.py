@@ -66,6 +66,37 @@ def test_nothing_else_public_leaks_but_the_modules() -> None:
     assert public - modules - future - typing_only - imported <= EXPORTED
 
 
+def test_the_helpers_for_tests_are_these() -> None:
+    assert sorted(sqlacache.testing.__all__) == ["Recorder", "record"]
+    assert importlib.import_module("sqlacache.testing.contract").__all__ == ["StoreContract"]
+
+
+HOOKS = {
+    "another": ["store"],
+    "change_generation": ["store"],
+    "end_leases": ["store"],
+    "expire": ["store", "key"],
+    "lose": ["store", "name"],
+    "lose_registry": ["store", "table"],
+    "lose_writers": ["store", "table"],
+    "open": ["database", "prefix"],
+    "orders": None,
+    "run": ["test"],
+    "stamp_ttl": ["store", "name"],
+    "values": None,
+}
+
+
+def test_what_a_backends_test_may_say_is_this() -> None:
+    contract = importlib.import_module("sqlacache.testing.contract").StoreContract
+    public = {name for name in dir(contract) if not name.startswith(("_", "test_"))}
+    assert public == set(HOOKS)
+    for name, parameters in HOOKS.items():
+        if parameters is not None:
+            assert list(inspect.signature(getattr(contract, name)).parameters)[1:] == parameters
+            assert inspect.getdoc(getattr(contract, name))
+
+
 def test_every_error_has_one_base_and_is_in_the_tree_that_the_docstring_prints() -> None:
     found = {
         name: value
@@ -91,7 +122,9 @@ MANAGER = {
     "invalidate_all": [],
     "lifespan": ["engines", "database"],
     "remove_observer": ["observer"],
-    "set_mode": ["mode"],
+    "health": ["strict"],
+    "purge": ["model"],
+    "set_mode": ["mode", "fleet", "ttl"],
     "touched": ["table", "columns", "pks"],
 }
 
@@ -123,6 +156,8 @@ def test_configure_describes_each_of_its_arguments() -> None:
         "observers",
         "tags",
         "testing",
+        "testing.contract",
+        "testing.recorder",
         "read.path",
         "read.replay",
         "read.session",

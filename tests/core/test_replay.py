@@ -355,7 +355,7 @@ async def test_lending_ends_with_the_transaction(reader: Reader) -> None:
 async def test_both_engines_share_what_is_compiled_and_make_connections_of_one_class(reader: Reader) -> None:
     await reader.warm(get(User, 1))
     engine: Any = reader.database.engine.sync_engine
-    replay = reader.cache._bindings[0].reads._replay
+    replay = reader.cache.bindings[0].reads._replay
     assert is_replay(replay)
     assert not is_replay(engine)
     assert replay._compiled_cache is engine._compiled_cache

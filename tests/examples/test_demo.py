@@ -14,6 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from examples import setup
+from examples.servers.keeping import Unavailable
+from examples.visitor.database import connect
 from examples.visitor.figures import Board, Figures, table
 from examples.visitor.visit import difference
 
@@ -34,8 +37,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_the_demo_visits_the_shop_explains_an_eviction_and_exits_0() -> None:
-    done = run("--requests", "240")
+def check_output(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     phases = re.findall(r"^([a-z ]+): +\d+ requests", done.stdout, flags=re.M)
@@ -56,8 +58,52 @@ def test_the_demo_visits_the_shop_explains_an_eviction_and_exits_0() -> None:
     assert done.stdout.splitlines()[-1].startswith("demo: OK: ")
 
 
+def test_one_worker_on_sqlite_is_visited_an_eviction_is_explained_and_it_exits_0() -> None:
+    done = run("--requests", "240", SQLACACHE_DEMO="simple")
+    check_output(done)
+    assert done.stdout.startswith("The shop is up: 1 worker on SQLite and mem://.\n")
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("full")
+def test_a_commit_of_one_of_two_workers_on_postgresql_and_redis_evicts_in_the_other() -> None:
+    done = run("--requests", "240", SQLACACHE_DEMO="full")
+    check_output(done)
+    assert done.stdout.startswith("The shop is up: 2 workers on PostgreSQL and Redis.\n")
+    pids = dict(re.findall(r"worker ([AB]) \(process (\d+)\) serves", done.stdout))
+    assert f"Why does worker B (process {pids['B']}) read product 1 from the database again?" in done.stdout
+    cause = rf"cause +row_update: UPDATE products of products:1 \(price_cents\) at .* by {pids['A']}@"
+    assert re.search(cause, done.stdout)
+    assert re.search(r"^hits came from: .*\bRedis \d+", done.stdout, flags=re.M)
+
+
+def test_without_a_server_the_demo_falls_back_to_one_worker_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing() -> None:
+        raise Unavailable("no server in this wheel")
+
+    monkeypatch.setattr(setup, "redis_server", missing)
+    with setup.set_up() as on:
+        assert (on.backend, on.workers) == ("mem://", 1)
+        assert "no server in this wheel" in on.told
+    with pytest.raises(Unavailable), setup.set_up("full"):
+        pass
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("full")
+def test_the_visitor_reads_plain_values_from_both_databases() -> None:
+    sql = "SELECT 1 = ?, CAST(2.5 AS NUMERIC), '2024-06-01 08:37:00'"
+    for choice, timestamp in (("simple", ""), ("full", "::timestamp")):
+        with setup.set_up(choice) as on:
+            database = connect(on.database)
+            assert database.rows(sql + timestamp, (1,)) == [(True, 2.5, "2024-06-01 08:37:00")]
+            database.close()
+
+
 def test_a_write_behind_the_caches_back_is_found_out_as_a_wrong_figure() -> None:
-    done = run("--requests", "100", "--behind-the-back")
+    done = run("--requests", "100", "--behind-the-back", SQLACACHE_DEMO="simple")
     assert done.returncode == 1, done.stdout + done.stderr
     complaints = [line for line in done.stderr.splitlines() if line.startswith("demo: ")]
     assert len(complaints) == 1
@@ -68,7 +114,7 @@ def test_a_write_behind_the_caches_back_is_found_out_as_a_wrong_figure() -> None
 
 
 def test_a_cache_that_is_off_is_found_out_as_a_wrong_figure() -> None:
-    done = run("--requests", "100", SQLACACHE_MODE="off")
+    done = run("--requests", "100", SQLACACHE_MODE="off", SQLACACHE_DEMO="simple")
     assert done.returncode == 1, done.stdout + done.stderr
     complaint = done.stderr.splitlines()[-1]
     assert complaint.startswith("demo: WRONG FIGURE: first reads: bypassed disabled ")
@@ -78,32 +124,45 @@ def test_a_shop_that_cannot_start_shows_its_log_and_exits_1() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        done = run("--port", str(taken.getsockname()[1]))
+        done = run("--port", str(taken.getsockname()[1]), SQLACACHE_DEMO="simple")
     assert done.returncode == 1
     assert "address already in use" in done.stderr
     assert "Traceback" not in done.stderr.partition("its log:")[0]
 
 
+@pytest.fixture(params=["simple", pytest.param("full", marks=pytest.mark.integration)])
+def choice(request: pytest.FixtureRequest) -> str:
+    if request.param == "full":
+        request.getfixturevalue("full")
+    return str(request.param)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_leaves_the_shop_up_until_a_signal_stops_both(number: signal.Signals) -> None:
+def test_serve_leaves_the_shop_up_until_a_signal_stops_all_of_it(choice: str, number: signal.Signals) -> None:
     with subprocess.Popen(
-        [*COMMAND, "--serve"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "--serve", "--set-up", choice],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as serving:
         try:
             assert serving.stdout is not None
-            found = re.search(r"http://\S+", serving.stdout.readline())
-            assert found, serving.communicate(timeout=30)
-            address = found.group()
-            assert httpx.get(f"{address}/products/1").json()["id"] == 1
-            assert "sqlacache_" in httpx.get(f"{address}/metrics/").text
+            addresses = re.findall(r"http://\S+", serving.stdout.readline())
+            assert len(addresses) == (2 if choice == "full" else 1), serving.communicate(timeout=30)
+            for address in addresses:
+                assert httpx.get(f"{address}/products/1").json()["id"] == 1
+                assert httpx.get(f"{address}/health").json() == {"status": "ok", "reasons": [], "ready": True}
+                assert "sqlacache_" in httpx.get(f"{address}/metrics/").text
             serving.send_signal(number)
             _, errors = serving.communicate(timeout=30)
             assert (serving.returncode, errors.strip()) == (0, "demo: stopped")
         finally:
             if serving.poll() is None:
                 serving.terminate()  # not kill: it has a shop to end
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{address}/products/1")
+    for address in addresses:
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{address}/products/1")
 
 
 def test_the_table_is_drawn_over_itself_on_a_terminal_and_left_out_elsewhere() -> None:

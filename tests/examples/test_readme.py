@@ -4,6 +4,7 @@ A Python block runs as a reader would run it in ``python -m asyncio``: ``await``
 directory, ``app.models`` next to it. An HTML comment before a block may say what surrounds it in an application::
 
     <!-- given: cache session User -->   names that exist already
+    <!-- server: redis -->               what it needs; a server of the test's own stands in for redis://localhost:6379/0
     <!-- prints: miss -->                what its output has to contain
     <!-- get: /users/42 -->              pages that its ``app`` has to serve
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import inspect
 import io
 import re
@@ -75,7 +77,7 @@ async def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         await connection.execute(models.Product.__table__.insert(), products)
     cache = sqlacache.configure(backend="mem://", models={"*": {"timeout": 3600}}, name="given")
     async with AsyncSession(engine, expire_on_commit=False) as session:
-        yield {
+        names = {
             **{name: value for name, value in vars(models).items() if inspect.isclass(value)},
             **{name: getattr(sqlalchemy, name) for name in ("func", "select", "text", "update")},
             "AsyncSession": AsyncSession,
@@ -84,7 +86,8 @@ async def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             "cache": cache,
             "session": session,
         }
-    await cache.disconnect()
+        yield names
+    await names["cache"].disconnect()
     await engine.dispose()
 
 
@@ -108,8 +111,22 @@ async def end(namespace: dict[str, Any]) -> None:
                 await getattr(value, method)()
 
 
-@pytest.mark.parametrize("block", list(blocks()), ids=str)
-async def test_the_code_in_the_readme_runs_as_written(block: Block, given: dict[str, Any]) -> None:
+def marked() -> list[Any]:
+    """Every block; those that need a server are marked as integration."""
+    return [
+        pytest.param(block, marks=pytest.mark.integration if "server" in block.marks else (), id=str(block))
+        for block in blocks()
+    ]
+
+
+@pytest.mark.parametrize("block", marked())
+async def test_the_code_in_the_readme_runs_as_written(
+    block: Block, given: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    if "server" in block.marks:
+        url = request.getfixturevalue("redis_url")
+        block = dataclasses.replace(block, code=block.code.replace("redis://localhost:6379/0", url))
+        given["cache"] = sqlacache.configure(backend=url, models={"*": {"timeout": 3600}}, name="shared")
     namespace = {name: given[name] for name in block.marks.get("given", [])}
     if "cache" in namespace:
         await given["cache"].bind(given["engine"])
@@ -171,12 +188,16 @@ def test_closed_vocabularies_are_listed_in_full(heading: str, words: tuple[str, 
     assert sorted(table(heading)) == sorted(words)
 
 
-def test_files_and_links_that_are_named_exist() -> None:
-    named = set(re.findall(r"`((?:sqlacache|telemetry|examples|tests|benchmarks|docs)/[\w./-]*)`", README))
-    linked = {link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", README) if "://" not in link}
-    assert named
-    assert linked
-    assert [name for name in sorted(named | linked) if not (ROOT / name).exists()] == []
+@pytest.mark.parametrize("page", ["README.md", "CAVEATS.md", "docs/operations.md"])
+def test_files_links_and_metrics_that_are_named_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:sqlacache|telemetry|examples|tests|benchmarks|docs)/[\w./-]*)`", text))
+    linked = {link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link}
+    assert named | linked
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    assert [name for name in sorted(linked) if not (ROOT / page).parent.joinpath(name).exists()] == []
+    metrics = (ROOT / "telemetry" / "README.md").read_text(encoding="utf-8")
+    assert [name for name in re.findall(r"`(sqlacache_\w+_total)`", text) if f"`{name}`" not in metrics] == []
 
 
 def test_make_targets_that_are_named_exist() -> None:

@@ -1,0 +1,172 @@
+"""What the user says about the backend, checked: ``mem://``, ``redis://`` and their options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from .errors import ConfigError
+
+Seconds = int | float | timedelta
+MEGABYTE = 1 << 20
+SCHEMES = ("mem", "redis", "rediss", "unix")
+LOCAL = (None, "validated", "pushed")
+BOUND = 1.0
+"""Seconds that the pushed tier may be behind, unless said otherwise."""
+
+_MEMORY_KEYS = ("url", "max_bytes")
+_REDIS_KEYS = (
+    "url",
+    "max_bytes",
+    "timeout",
+    "max_connections",
+    "cluster",
+    "sentinel",
+    "username",
+    "password",
+    "bound",
+)
+_PASSED_ON = ("ssl_", "socket_keepalive", "client_name", "health_check_interval")
+"""Beginnings of options that are handed to redis-py as they are."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A checked backend."""
+
+    url: str
+    max_bytes: int
+    """Room for entries in this process: all of ``mem://``, the local tier with Redis."""
+    timeout: float = 0.2
+    """Seconds to wait for an answer of the server."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of redis-py's connections."""
+    cluster: bool = False
+    sentinel: Sentinel | None = None
+    local: str | None = None
+    bound: float = BOUND
+    """Seconds that the pushed tier may be behind the newest commit."""
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether entries live in this process alone."""
+        return self.url == "mem://"
+
+
+@dataclass(frozen=True)
+class Sentinel:
+    """Where to ask for the address of the master."""
+
+    service: str
+    nodes: tuple[tuple[str, int], ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_backend(where: str, given: Any, local: Any) -> Backend:
+    """Check ``configure(backend=..., local=...)``. Raises :class:`ConfigError`."""
+    options = dict(given) if isinstance(given, Mapping) else {"url": given}
+    if "url" not in options:
+        got = f"one of {', '.join(map(str, options))}" if options else "an empty one"
+        raise ConfigError(f"{where}: a mapping takes a 'url', such as {{'url': 'mem://'}}, got {got}")
+    url = options.pop("url")
+    if not isinstance(url, str):
+        raise ConfigError(
+            f"{where}: takes a URL such as 'mem://' or a mapping with one, got {type(url).__name__}"
+        )
+    scheme = urlsplit(url).scheme
+    if scheme not in SCHEMES or (scheme == "mem" and url != "mem://"):
+        raise ConfigError(
+            f"{where}: takes 'mem://', 'redis://host:port/db', 'rediss://...' or 'unix://path', got {masked(url)!r}"
+        )
+    if local not in LOCAL and local != "default":
+        raise ConfigError(f"local: takes {' or '.join(map(repr, LOCAL))}, got {local!r}")
+    known = _MEMORY_KEYS if scheme == "mem" else _REDIS_KEYS
+    passed_on = {key for key in options if scheme != "mem" and str(key).startswith(_PASSED_ON)}
+    unknown = sorted(str(key) for key in options if key not in known and key not in passed_on)
+    if unknown:
+        raise ConfigError(f"{where}[{unknown[0]!r}]: not known; a backend takes {', '.join(known)}")
+    if scheme == "mem":
+        if local not in (None, "default"):
+            raise ConfigError(f"local: mem:// is all local; takes None with it, got {local!r}")
+        return Backend(url, size(f"{where}['max_bytes']", options.get("max_bytes", 256 * MEGABYTE)))
+    return _redis(where, url, options, "validated" if local == "default" else local)
+
+
+def _redis(where: str, url: str, options: dict[str, Any], local: str | None) -> Backend:
+    try:
+        from redis.asyncio.connection import parse_url
+    except ImportError as error:
+        raise ConfigError(
+            f"{where}: {masked(url)!r} needs the extra: pip install 'sqlacache[redis]' ({error})"
+        ) from error
+    try:
+        of_url = parse_url(url)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {masked(url)!r} cannot be read: {error}") from error
+    room = size(f"{where}['max_bytes']", options.pop("max_bytes", 64 * MEGABYTE))
+    timeout = seconds(f"{where}['timeout']", options.pop("timeout", 0.2))
+    if "max_connections" in options:
+        size(f"{where}['max_connections']", options["max_connections"], "connections")
+    cluster = options.pop("cluster", False)
+    if not isinstance(cluster, bool):
+        raise ConfigError(f"{where}['cluster']: takes True or False, got {cluster!r}")
+    if cluster and (of_url.get("path") or of_url.get("db")):
+        what = "a database other than 0" if of_url.get("db") else "a unix socket"
+        raise ConfigError(f"{where}: a cluster has many servers and database 0 alone, got {what}")
+    sentinel = options.pop("sentinel", None)
+    if sentinel is not None:
+        sentinel = _sentinel(f"{where}['sentinel']", sentinel)
+        if cluster:
+            raise ConfigError(f"{where}: takes 'cluster' or 'sentinel', got both")
+    bound = seconds(f"{where}['bound']", options.pop("bound", BOUND))
+    if cluster and local == "pushed":
+        raise ConfigError(
+            "local: 'pushed' needs one server that announces in order; a cluster takes 'validated' or None"
+        )
+    return Backend(url, room, timeout, options, cluster, sentinel, local, bound)
+
+
+def _sentinel(where: str, given: Any) -> Sentinel:
+    takes = "takes {'service': name, 'nodes': [(host, port), ...]}"
+    if not isinstance(given, Mapping) or not {"service", "nodes"} <= set(given):
+        raise ConfigError(f"{where}: {takes}, got {given!r}")
+    nodes = given["nodes"]
+    fits = isinstance(nodes, Sequence) and all(
+        isinstance(node, Sequence)
+        and len(node) == 2
+        and isinstance(node[0], str)
+        and isinstance(node[1], int)
+        for node in nodes
+    )
+    if not fits or not nodes or not isinstance(given["service"], str):
+        raise ConfigError(f"{where}: {takes}, got {nodes!r} for {given['service']!r}")
+    options = {key: value for key, value in given.items() if key not in ("service", "nodes")}
+    unknown = sorted(str(key) for key in options if not str(key).startswith(("ssl_", "username", "password")))
+    if unknown:
+        raise ConfigError(f"{where}[{unknown[0]!r}]: not known; {takes}, 'username' and 'password'")
+    return Sentinel(given["service"], tuple((host, port) for host, port in nodes), options)
+
+
+def masked(url: str) -> str:
+    """Return ``url`` with its password masked, for messages; also one that was not escaped, and those of a query."""
+    url = re.sub(r"(://[^:/@?#]*:).*@", r"\1***@", url, flags=re.S)
+    return re.sub(r"([?&][^=&]*(?:pass|secret|token)[^=&]*=)[^&#]*", r"\1***", url, flags=re.I)
+
+
+def seconds(where: str, given: Any) -> float:
+    """Check a duration. Raises :class:`ConfigError`."""
+    value = given.total_seconds() if isinstance(given, timedelta) else given
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise ConfigError(f"{where}: takes seconds above 0 (int, float or timedelta), got {given!r}")
+    return float(value)
+
+
+def size(where: str, given: Any, unit: str = "bytes") -> int:
+    """Check a number of ``unit``. Raises :class:`ConfigError`."""
+    if isinstance(given, bool) or not isinstance(given, int) or given <= 0:
+        raise ConfigError(f"{where}: takes a number of {unit} above 0, got {given!r}")
+    return given

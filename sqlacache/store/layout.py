@@ -1,0 +1,74 @@
+"""Names of keys on a Redis server.
+
+Everything lies under the prefix. What belongs to this version's format lies under the protocol number, too; only the
+generation, the fence and the mode are shared with other versions, whose formats are frozen (``lua/common.lua``).
+
+Methods take the table that a key belongs to, which matters on a cluster alone (:mod:`.cluster_layout`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from .records import PROTOCOL
+
+
+class Layout:
+    """Keys of one database under one prefix, on one server."""
+
+    def __init__(self, prefix: str, database: str) -> None:
+        self.prefix = prefix
+        self.database = quote(database, safe="/@+=,.")
+        self._stamps = f"{self._root('')}s:"
+        self._entries = f"{self._root('')}e:"
+
+    def _root(self, table: str) -> str:
+        return f"{self.prefix}:{PROTOCOL}:{self.database}:"
+
+    def generation(self, table: str) -> str:
+        """``protocol|run id|nonce`` of the server as we know it; entries of another generation are void."""
+        return f"{self.prefix}:generation"
+
+    def fence(self, table: str) -> str:
+        """There while writers of another protocol may be under way."""
+        return f"{self.prefix}:fence"
+
+    @property
+    def mode(self) -> str:
+        """The mode of every process of this prefix; absent: each has its own."""
+        return f"{self.prefix}:mode"
+
+    @property
+    def channel(self) -> str:
+        """Where commits are announced."""
+        return f"{self._root('')}commits"
+
+    def entry(self, key: str, table: str) -> str:
+        return self._entries + key
+
+    def stamp(self, name: str, table: str) -> str:
+        return self._stamps + name
+
+    def stamps(self, names: Sequence[str]) -> list[str]:
+        """Return the keys of stamps, for a lookup."""
+        root = self._stamps
+        return [root + name for name in names]
+
+    def writers(self, table: str) -> str:
+        """The sorted set of writers under way on a table."""
+        return f"{self._root(table)}w:{table}"
+
+    def registry(self, table: str) -> str:
+        """The hash of shapes that reads of a table have."""
+        return f"{self._root(table)}r:{table}"
+
+    @property
+    def entries(self) -> str:
+        """A pattern of all entries of this database."""
+        return _escaped(self._entries) + "*"
+
+
+def _escaped(text: str) -> str:
+    """Return ``text`` for a glob-style pattern that matches it alone."""
+    return "".join(f"\\{char}" if char in "\\*?[]^" else char for char in text)

@@ -1,0 +1,127 @@
+"""The pushed tier: entries served from this process without asking anybody, fresh within a stated bound.
+
+Writers announce the stamps they touch; this process drops what depends on them when the announcement arrives.
+
+::
+
+    1. A reader samples the stamps and loads old rows from the database.
+    2. A writer commits and announces. The announcement arrives and drops what is here: the reader's entry is not, yet.
+    3. The reader fills. Its entry would stay: nobody announces that commit again.
+
+Hence a fill is refused if an announcement of any of its stamps arrived after they were sampled.
+
+The server answers a PING on the subscription's own connection in order with the announcements, so that a PONG proves
+that whatever was announced before the PING was sent has arrived. Entries are served for ``bound`` seconds after the PING
+was sent that was last answered; a lost connection, a gap in the sequence or anything unreadable empties the tier.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from ..tags import table_stamp
+from .announcing import Announcement
+from .local import LocalTier
+from .stamps import Entry
+
+MAX_REMEMBERED = 100_000
+"""Stamps whose last announcement is remembered; beyond it, all fills sampled before are refused."""
+
+
+class Generation(bytes):
+    """A generation, with the number of announcements that had arrived when stamps were sampled under it."""
+
+    arrived: int
+
+    def __new__(cls, value: bytes, arrived: int) -> Generation:
+        made = super().__new__(cls, value)
+        made.arrived = arrived
+        return made
+
+
+class PushedTier(LocalTier):
+    """A local tier that announcements keep fresh.
+
+    Args:
+        max_bytes: Room, in bytes of the entries' encoded form.
+        bound: Seconds that an answer may be behind the newest commit.
+        on_drop: Called with a table's name and a number of entries when entries leave for want of room.
+    """
+
+    def __init__(
+        self, max_bytes: int, bound: float, on_drop: Callable[[str, int], None] | None = None
+    ) -> None:
+        super().__init__(max_bytes, on_drop)
+        self.bound = bound
+        self.arrived = 0
+        """Announcements that have arrived."""
+        self._live_until = 0.0
+        self._under: dict[str, set[str]] = {}
+        self._last: dict[str, int] = {}
+        self._floor = 0
+
+    @property
+    def is_live(self) -> bool:
+        """Whether what is here may be served now."""
+        return time.monotonic() < self._live_until
+
+    def proved(self, sent_at: float) -> None:
+        """Take note that whatever was announced before ``sent_at`` (on the monotonic clock) has arrived."""
+        self._live_until = sent_at + self.bound
+
+    def suspend(self) -> int:
+        """Serve nothing until the next proof, and refuse every fill sampled before; return how many entries left."""
+        with self._lock:
+            self._live_until = 0.0
+            self.arrived += 1
+            self._floor = self.arrived
+            self._last.clear()
+        return self.clear()
+
+    def announce(self, announcement: Announcement) -> None:
+        """Drop what an announcement touches."""
+        names: list[str] = []
+        for touched in announcement.touched:
+            names += touched.names if touched.names is not None else [table_stamp(touched.table)]
+        self.touch(names)
+
+    def touch(self, names: Iterable[str]) -> None:
+        """Drop what depends on stamps, and refuse fills that were sampled before."""
+        with self._lock:
+            self.arrived += 1
+            if len(self._last) > MAX_REMEMBERED:
+                self._last.clear()
+                self._floor = self.arrived
+            for name in names:
+                self._last[name] = self.arrived
+                for key in list(self._under.get(name, ())):
+                    if key in self._entries:
+                        self._remove(key)
+
+    def put(self, key: str, entry: Entry) -> None:
+        sampled = getattr(entry.under, "arrived", -1)
+        with self._lock:
+            if sampled < self._floor or any(
+                self._last.get(name, -1) > sampled for name, _, _ in entry.stamps
+            ):
+                return
+            self._put(key, entry)  # first: what was here under the same key leaves, and its names with it
+            if key in self._entries:
+                for name, _, _ in entry.stamps:
+                    self._under.setdefault(name, set()).add(key)
+        self._tell_dropped()
+
+    def _remove(self, key: str) -> None:
+        for name, _, _ in self._entries[key].stamps:
+            keys = self._under.get(name)
+            if keys is not None:
+                keys.discard(key)
+                if not keys:
+                    del self._under[name]
+        super()._remove(key)
+
+    def clear(self) -> int:
+        with self._lock:
+            self._under.clear()
+        return super().clear()

@@ -1,0 +1,214 @@
+"""The byte forms of what a shared store holds: stamps, their causes, shapes and entries.
+
+Everything here is read back by other processes, of which some may be older or newer, and from a server that others can
+write to: bytes that do not fit are a missing stamp or a corrupt entry, never an exception into a query and never code.
+
+A stamp is ``nonce|version|ttl|tokens|cause`` (see ``lua/common.lua``). An entry is::
+
+    magic "sqle" | CRC-32 of the header | length of the header | header | rows as the codec encoded them
+
+The header is a MessagePack list; the rows have the codec's own envelope and checksum.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from struct import Struct
+from typing import Any, get_args
+from zlib import crc32
+
+import msgpack
+
+from ..decisions import Cause, EvictionCause
+from ..errors import SerializationError
+from ..tags import Shape
+from .stamps import Entry
+
+PROTOCOL = 1
+"""Number of this format and of the rules that go with it; it is part of every key and of the generation."""
+MAX_CAUSE = 1000
+"""Bytes of a cause within a stamp, at most; the keys of the rows written are left out beyond it."""
+
+MAX_HEADER = 1 << 20
+"""Bytes of an entry's header, at most; more are none of ours."""
+
+_STAMP = re.compile(rb"([0-9a-fA-F]{16})\|(\d{1,15})\|\d{1,13}\|([^|]*)\|(.*)", re.DOTALL)
+"""As ``parse`` in ``lua/common.lua`` has it: what one takes for a stamp, the other must."""
+
+_FAR = 2 * 86400
+"""Seconds: no lease lasts a day, and no clock is a day off."""
+_ENTRY = Struct(">4sII")
+_MAGIC = b"sqle"
+_CAUSES = frozenset(get_args(EvictionCause))
+
+
+class RemoteStamp:
+    """A stamp as the server has it; its cause is decoded only if somebody asks."""
+
+    __slots__ = ("_cause", "in_flight", "nonce", "version")
+
+    def __init__(self, nonce: int, version: int, in_flight: bool, cause: bytes) -> None:
+        self.nonce = nonce
+        self.version = version
+        self.in_flight = in_flight
+        self._cause = cause
+
+    @property
+    def cause(self) -> Cause | None:
+        """What last replaced the stamp; ``None`` for one just seeded."""
+        return decode_cause(self._cause)
+
+
+def decode_stamp(data: bytes | None) -> RemoteStamp | None:
+    """Return a stamp; ``None`` for one that is not there or that is not of this format."""
+    if data is None:
+        return None
+    found = _STAMP.match(data)
+    if found is None:
+        return None
+    nonce, version, tokens, cause = found.groups()
+    try:
+        if tokens:
+            # One that nothing will ever end is no mark of ours.
+            latest = max(int(token.rpartition(b":")[2]) for token in tokens.split(b","))
+            if latest > (time.time() + _FAR) * 1000:
+                return None
+        return RemoteStamp(int(nonce, 16), int(version), tokens != b"", cause)
+    except ValueError:
+        return None
+
+
+def encode_cause(cause: Cause) -> bytes:
+    """Return a cause as JSON of at most :data:`MAX_CAUSE` bytes (keys, then columns and text are cut)."""
+    keys, columns, statement = list(cause.keys), cause.columns, cause.statement[:200]
+    while True:
+        data = json.dumps(
+            [
+                cause.cause,
+                cause.table,
+                keys,
+                columns,
+                statement,
+                cause.at,
+                cause.pid,
+                cause.host,
+                cause.traceparent,
+            ],
+            ensure_ascii=False,
+            separators=(",", ":"),
+        ).encode("utf-8", "surrogatepass")
+        if len(data) <= MAX_CAUSE or not (keys or columns or statement):
+            return data
+        if keys:
+            keys = keys[: len(keys) // 2]
+        elif columns:
+            columns = None
+        else:
+            statement = ""
+
+
+def decode_cause(data: bytes) -> Cause | None:
+    """Return a cause; ``None`` if there is none, or none that can be read."""
+    if not data:
+        return None
+    try:
+        cause, table, keys, columns, statement, at, pid, host, traceparent = json.loads(
+            data.decode("utf-8", "surrogatepass")
+        )
+        if cause not in _CAUSES:
+            return None
+        return Cause(
+            cause,
+            str(table),
+            tuple(map(str, keys)),
+            None if columns is None else tuple(map(str, columns)),
+            str(statement),
+            float(at),
+            int(pid),
+            str(host),
+            None if traceparent is None else str(traceparent),
+        )
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def encode_shape(shape: Shape) -> bytes:
+    """Return a shape's byte form, the same in every process."""
+    footprint = None if shape.footprint is None else sorted(shape.footprint)
+    data: bytes = msgpack.packb([shape.table, list(shape.columns), footprint, shape.keyed])
+    return data
+
+
+def decode_shape(data: bytes) -> Shape:
+    """Return a shape; raise :class:`SerializationError` for anything else."""
+    try:
+        table, columns, footprint, keyed = msgpack.unpackb(data)
+        return Shape(
+            str(table),
+            tuple(map(str, columns)),
+            None if footprint is None else frozenset(map(str, footprint)),
+            bool(keyed),
+        )
+    except Exception as error:  # msgpack raises what it likes for bytes that are not its own
+        raise SerializationError(f"bytes that are not a shape: {error!r:.200}") from error
+
+
+def encode_entry(entry: Entry, rows: bytes) -> bytes:
+    """Return an entry's byte form around its encoded rows."""
+    header: bytes = msgpack.packb(
+        [entry.under, entry.stamps, entry.stored_at, entry.expires_at, entry.load_seconds, entry.count]
+    )
+    return b"".join((_ENTRY.pack(_MAGIC, crc32(header), len(header)), header, rows))
+
+
+def decode_header(data: bytes) -> tuple[Any, ...]:
+    """Return the header of an entry, of which at least the beginning is given, and where its rows begin.
+
+    Raises :class:`SerializationError` for other bytes, and ``EOFError`` when more of them are needed.
+    """
+    try:
+        magic, checksum, length = _ENTRY.unpack_from(data)
+        if magic != _MAGIC or length > MAX_HEADER:
+            raise SerializationError("bytes that are not an entry")
+        end = _ENTRY.size + length
+        header = data[_ENTRY.size : end]
+        if len(header) < length:
+            raise EOFError(end)
+        if crc32(header) != checksum:
+            raise SerializationError("damaged: the checksum does not fit")
+        under, stamps, stored_at, expires_at, load_seconds, count = msgpack.unpackb(header, use_list=False)
+        if (
+            type(stamps) is not tuple
+            or any(type(stamp) is not tuple or len(stamp) != 3 for stamp in stamps)
+            or not all(
+                type(number) in (int, float) for number in (stored_at, expires_at, load_seconds, count)
+            )
+        ):
+            raise SerializationError("bytes that are not an entry")
+        return under, stamps, stored_at, expires_at, load_seconds, count, end
+    except (SerializationError, EOFError):
+        raise
+    except Exception as error:  # struct and msgpack raise what they like for bytes that are not theirs
+        raise SerializationError(f"bytes that are not an entry: {error!r:.200}") from error
+
+
+def decode_entry(data: bytes) -> Entry:
+    """Return an entry whose rows are still encoded (``data``); raise :class:`SerializationError` for other bytes."""
+    try:
+        under, stamps, stored_at, expires_at, load_seconds, count, end = decode_header(data)
+    except EOFError as error:
+        raise SerializationError("an entry that was cut") from error
+    return Entry(
+        stamps=stamps,
+        description=(),
+        rows=(),
+        data=data[end:],
+        stored_at=stored_at,
+        expires_at=expires_at,
+        load_seconds=load_seconds,
+        size=len(data) - end,
+        count=count,
+        under=under,
+    )

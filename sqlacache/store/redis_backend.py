@@ -1,0 +1,121 @@
+"""The cashews backend behind ``redis://``: it owns the connections, and the stores of a cache live in it.
+
+cashews' own Redis backend opens one client when it is initialised; this one opens a pool per process and event loop
+when it is first used, so that a process may be forked, and loops may come and go, after ``configure()``. What cashews
+itself offers (``cache.cashews.get``, ``set``...) goes over the same connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cashews import register_backend
+from cashews.backends.redis import Redis as CashewsRedis
+
+from ..backend import Backend
+from ..tags import EVERYTHING
+from .announcing import Announcement
+from .breaker import Breaker
+from .cluster import ClusterStore
+from .cluster_layout import ClusterLayout
+from .cluster_transport import ClusterTransport
+from .codec import Codec
+from .layout import Layout
+from .local import LocalTier
+from .pushed import PushedTier
+from .redis import RedisStore
+from .subscription import Subscription
+from .transport import Transport
+
+ALIAS = "sqlacache+redis"
+"""What cashews knows the backend by."""
+
+
+class RedisBackend(CashewsRedis):
+    """cashews' Redis backend over :class:`~sqlacache.store.transport.Transport`.
+
+    Args:
+        address: The server's URL.
+        backend: The options given to ``configure()``.
+        codec: Makes rows of an entry's bytes.
+        prefix_of_keys: Under which every key lies.
+        breaker: Opened when the server does not answer.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        backend: Backend,
+        codec: Codec,
+        prefix_of_keys: str,
+        breaker: Breaker,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(address, suppress=False, **kwargs)
+        self.breaker = breaker
+        common: dict[str, Any] = {"timeout": backend.timeout, "options": backend.options, "breaker": breaker}
+        self.transport: Transport = (
+            ClusterTransport(address, **common)
+            if backend.cluster
+            else Transport(address, sentinel=backend.sentinel, **common)
+        )
+        self._is_cluster = backend.cluster
+        self._codec = codec
+        self._local = backend.local
+        self._bound = backend.bound
+        self.subscription = Subscription(self.transport, beat=backend.bound / 4)
+        self._prefix = prefix_of_keys
+        self._stores: dict[str, RedisStore] = {}
+
+    @property
+    def is_init(self) -> bool:
+        """Always: connections open when they are needed."""
+        return True
+
+    async def init(self) -> None:
+        """Nothing: connections open when they are needed."""
+
+    def listen(
+        self,
+        store: RedisStore,
+        on_received: Callable[[Announcement], None] | None,
+        on_resync: Callable[[int, str], None],
+    ) -> None:
+        """Listen to the commits of other processes, if somebody wants to hear of them, in the running loop."""
+        if on_received is None and store.pushed is None:
+            return
+        store.on_received, store.on_resync = on_received, on_resync
+        self.subscription.add(store.layout.channel, store, resets=(store.layout.generation(EVERYTHING),))
+        self.subscription.start()
+
+    async def close(self) -> None:
+        await self.subscription.stop()
+        for store in self._stores.values():
+            store.delete_everything()
+        await self.transport.close()
+
+    @property
+    def _client(self) -> Any:  # type: ignore[override]  # cashews sets it once; here it is that of the running loop
+        return self.transport.client()
+
+    def open(
+        self, database: str, *, max_bytes: int, lease: float, on_drop: Callable[[str, int], None]
+    ) -> RedisStore:
+        """Return the store of one database."""
+        store = self._stores.get(database)
+        if store is None:
+            local: LocalTier | None = None
+            if self._local == "pushed":
+                local = PushedTier(max_bytes, self._bound, on_drop)
+            elif self._local is not None:
+                local = LocalTier(max_bytes, on_drop)
+            kind, layout = (ClusterStore, ClusterLayout) if self._is_cluster else (RedisStore, Layout)
+            store = self._stores[database] = kind(
+                self.transport, layout(self._prefix, database), codec=self._codec, lease=lease, local=local
+            )
+        return store
+
+
+register_backend(ALIAS, RedisBackend)

@@ -1,0 +1,351 @@
+"""Connections to Redis: one pool per process and event loop, opened when first used, and bounded in time.
+
+A connection asks the server for its run id when it connects. Every answer comes with the run id of the connection it
+came over, so that a server that restarted, or another one that took over, is noticed with the first answer.
+
+Pools belong to an event loop and to a process: after a fork, or in another loop, new ones are made. Pools whose loop is
+closed are forgotten; their sockets close when they are collected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import weakref
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import redis
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import Redis as Client
+from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as ConnectionLost
+from redis.exceptions import TimeoutError as TimedOut
+
+from ..backend import Sentinel
+from ..errors import TransportError
+from .breaker import Breaker
+from .scripts import Script
+
+FAILURES = (RedisError, OSError, asyncio.TimeoutError)
+_VERSION = tuple(int(part) for part in redis.__version__.split(".")[:2])
+_NAMED = ("MGET",) if _VERSION < (5, 3) else ()
+"""Before 5.3, a pool wants to know the name of the command that a connection is for."""
+
+_NOT_SERVING = (ReadOnlyError, MasterDownError, ClusterDownError)
+_NOT_SERVING_CODES = ("READONLY", "MASTERDOWN", "CLUSTERDOWN", "LOADING", "BUSY", "UNKILLABLE")
+"""Of errors that redis-py has no class for, or that a script of Redis 6.2 wraps in another error."""
+
+RUN = object()
+"""Stands, as the second argument of a script, for the run id of the connection that it goes over."""
+
+
+UNKNOWN_RUN = b"?"
+"""The run id of a server that does not tell it."""
+
+
+MAX_CONNECTIONS = 16
+"""Per process and event loop: one thread sends and reads them all, and each costs a handshake of several commands."""
+LATE = 1.5
+"""A timeout that took this many times as long was looked at late."""
+TIMEOUTS = (TimedOut, TimeoutError, asyncio.TimeoutError)
+NO_CONNECTION = "No connection available"
+"""What redis-py says when every connection of the pool is taken for too long."""
+
+_OF_MASTER = frozenset({"host", "port", "path", "connection_class"})
+"""What a URL says of a server's address."""
+_PROBES = frozenset((b"PING", b"CLUSTER"))
+ASKED_AGAIN = 1.0
+"""Seconds after which sentinels are asked again whether the master is still the master."""
+_COMMON = ("socket_timeout", "socket_connect_timeout", "protocol", "retry")
+"""What connections to sentinels have in common with those to their master."""
+
+
+class Answer(NamedTuple):
+    """What a server said, and which run of it did."""
+
+    value: Any
+    run: bytes
+
+
+class Transport:
+    """Sends commands to one Redis server.
+
+    Args:
+        url: As redis-py takes it: ``redis://``, ``rediss://`` or ``unix://``.
+        timeout: Seconds to wait for an answer, and for a connection, at most.
+        options: Further arguments of redis-py's connections (``max_connections``, ``password``, ``ssl_ca_certs``...).
+        breaker: Keeps calls from waiting for a server that does not answer.
+        sentinel: Where to ask for the master's address; what the URL says of a host is not used then.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float,
+        options: Mapping[str, Any],
+        breaker: Breaker,
+        sentinel: Sentinel | None = None,
+    ) -> None:
+        self.url = url
+        self.sentinel = sentinel
+        self.timeout = timeout
+        self.breaker = breaker
+        self._options = {"max_connections": MAX_CONNECTIONS, **options}
+        self._pools: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+        self._pid = os.getpid()
+
+    async def call(self, *command: Any, run_at: int = 0) -> Answer:
+        """Send one command and return its answer. Raises :class:`~sqlacache.errors.TransportError`.
+
+        With ``run_at``, the argument there becomes the run id of the connection used.
+        """
+        self.breaker.check()
+        began = time.monotonic()
+        try:
+            answer = await self._ask(self._pool(), command, run_at)
+        except NoScriptError:
+            raise
+        except FAILURES as error:
+            self._failed(error, name_of(command), time.monotonic() - began)
+            raise TransportError(f"{name_of(command)}: {describe(error)}") from error
+        self.breaker.succeeded()
+        return answer
+
+    def _failed(self, error: BaseException, name: str, took: float = 0.0) -> None:
+        if self._is_gone(error, took):
+            self.breaker.failed(error, name)
+        elif self.breaker.on_failure is not None:
+            self.breaker.on_failure(name, error)
+
+    def _is_gone(self, error: BaseException, took: float) -> bool:
+        """Tell whether an error says that the server does not answer: a reason to stay away.
+
+        None is that it answers, only not to this (out of memory, no permission); or that everybody waits for the
+        connections there are; or that the event loop was busy, so that the time was up long ago when it was looked at.
+        """
+        is_late = isinstance(error, TIMEOUTS) and took > LATE * self.timeout
+        return not (isinstance(error, ResponseError) or is_late or NO_CONNECTION in str(error))
+
+    def _check(self, pool: Any) -> None:
+        """Raise :class:`~sqlacache.errors.TransportError` while nobody is to wait for the server of ``pool``."""
+        self.breaker.check()
+
+    async def run(self, script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> Answer:
+        """Run a script by its digest, and send it whole if the server does not have it."""
+        run_at = 3 + len(keys) + arguments.index(RUN)
+        try:
+            return await self.call(b"EVALSHA", script.digest, len(keys), *keys, *arguments, run_at=run_at)
+        except NoScriptError:
+            return await self.call(b"EVAL", script.source, len(keys), *keys, *arguments, run_at=run_at)
+
+    async def probe(self) -> None:
+        """Ask whether the server answers, also while the breaker is open. Raises :class:`TransportError`."""
+        try:
+            await self._exchange(self._pool(), (b"PING",))
+        except FAILURES as error:
+            raise TransportError(f"PING: {describe(error)}") from error
+
+    async def close(self) -> None:
+        """Close this loop's connections; those of other loops close with them."""
+        pool = self._pools.pop(asyncio.get_running_loop(), None) if self._pid == os.getpid() else None
+        self._pools.clear()
+        if pool is not None:
+            await pool.disconnect()
+
+    def client(self) -> Client:
+        """Return a redis-py client over this loop's pool, for what is not the protocol's own business."""
+        return Client(connection_pool=self._pool())
+
+    def pubsub(self) -> Any:
+        """Return what listens to channels, on a connection of its own."""
+        return self.client().pubsub()
+
+    async def is_at_master(self, pubsub: Any) -> bool:
+        """Tell whether ``pubsub`` listens to the master; ``False`` while no sentinel says who that is.
+
+        Raises redis-py's error of a lost connection when the master is another server.
+        """
+        if self.sentinel is None:
+            return True
+        pool, connection = pubsub.connection_pool, pubsub.connection
+        if not await pool.see_who_is_master(self.timeout, within=0.0):
+            return False
+        if (connection.host, connection.port) != pool.master_address:
+            raise ConnectionLost("the master is another server now")
+        return True
+
+    def _pool(self) -> Any:
+        if self._pid != os.getpid():  # forked: the parent's sockets are not ours
+            self._pools = weakref.WeakKeyDictionary()
+            self._pid = os.getpid()
+            self.breaker.reset()
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop)
+        if pool is None:
+            pool = self._pools[loop] = self._make_pool()
+        return pool
+
+    def _make_pool(self) -> Any:
+        options = self._of_connections()
+        if self.sentinel is None:
+            return BlockingConnectionPool.from_url(self.url, **options)
+        of_url = parse_url(self.url)
+        common = {name: options[name] for name in _COMMON}
+        asked = AsyncSentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it without types
+            self.sentinel.nodes, sentinel_kwargs={**common, **self.sentinel.options}
+        )
+        kept = {key: value for key, value in of_url.items() if key not in _OF_MASTER}
+        encrypted = of_url.get("connection_class") is SSLConnection
+        return _MasterPool(  # type: ignore[no-untyped-call]  # as above
+            self.sentinel.service, asked, ssl=encrypted, **{**kept, **options}
+        )
+
+    def _of_connections(self) -> dict[str, Any]:
+        """Return what a pool of connections to a server takes, but for the URL's part."""
+        return {
+            "timeout": self.timeout,  # to wait for a free connection
+            "socket_timeout": self.timeout,
+            "socket_connect_timeout": self.timeout,
+            "protocol": 2,  # one form of answers from redis-py 5 to 8, and no HELLO
+            "retry": Retry(NoBackoff(), 0),
+            "decode_responses": False,
+            "redis_connect_func": _introduce,
+            **self._options,
+        }
+
+    async def _ask(self, pool: Any, command: Sequence[Any], run_at: int, *, asking: bool = False) -> Answer:
+        """Exchange a command, and once more if the server had closed the connection before."""
+        began = time.monotonic()
+        try:
+            return await self._exchange(pool, command, run_at, asking=asking)
+        except (ConnectionLost, OSError) as error:
+            waited = isinstance(error, TIMEOUTS) or NO_CONNECTION in str(error)
+            if waited or time.monotonic() - began > self.timeout / 2:
+                raise
+        return await self._exchange(pool, command, run_at, asking=asking)
+
+    async def _exchange(
+        self, pool: Any, command: Sequence[Any], run_at: int = 0, *, asking: bool = False
+    ) -> Answer:
+        if self.sentinel is not None:
+            await pool.see_who_is_master(self.timeout)
+        connection = await pool.get_connection(*_NAMED)
+        try:
+            if command[0] not in _PROBES:
+                self._check(pool)  # again: others may have found out while this one waited for a connection
+            if asking:
+                await connection.send_command(b"ASKING")
+                await connection.read_response()
+            if run_at:
+                command = [*command[:run_at], connection.sqlacache_run, *command[run_at + 1 :]]
+            await connection.send_command(*command)
+            return Answer(await connection.read_response(), connection.sqlacache_run)
+        except ResponseError as error:
+            if not _is_not_serving(error):
+                raise  # the connection is fine
+            # Perhaps no longer the master: new connections ask for the address again, this one and the idle ones.
+            await connection.disconnect(nowait=True)
+            await pool.disconnect(inuse_connections=False)
+            raise ConnectionLost(describe(error)) from error
+        except BaseException:
+            # An answer may still come: nobody must read it as that of another command.
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
+
+
+class _MasterPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Connections to the master that sentinels name; who finds all of them taken waits for one.
+
+    redis-py asks the sentinels when it connects. That is not enough::
+
+        1. A replica is promoted. The old master is paused, or was not asked to step down yet (up to 10 s after a
+           planned failover), and takes itself for the master.
+        2. A writer connects, to the new master, and commits.
+        3. A reader is still connected to the old master, which knows nothing of that commit.
+
+    Hence they are asked again every second, and connections to anyone else than the master are closed.
+    """
+
+    _asked_at = 0.0
+
+    async def see_who_is_master(self, timeout: float, within: float = ASKED_AGAIN) -> bool:
+        """Ask the sentinels, if they were not asked ``within`` so many seconds; return whether it is known.
+
+        Without an answer, everything goes on as before.
+        """
+        now = time.monotonic()
+        if now - self._asked_at < within:
+            return True
+        self._asked_at = now
+        try:
+            # It closes the idle connections when the master is another one.
+            asking: Coroutine[Any, Any, Any] = self.get_master_address()  # type: ignore[no-untyped-call]  # as above
+            await asyncio.wait_for(asking, timeout)
+        except FAILURES:
+            return False
+        return True
+
+    async def release(self, connection: Any) -> None:
+        """Take a connection back; one to a former master is closed."""
+        if (connection.host, connection.port) != self.master_address:
+            await connection.disconnect(nowait=True)
+        await super().release(connection)
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close connections, with ``inuse_connections`` all of them, and those to the sentinels."""
+        await super().disconnect(inuse_connections=inuse_connections)
+        if inuse_connections:
+            for sentinel in self.sentinel_manager.sentinels:
+                with suppress(*FAILURES):
+                    await sentinel.aclose()
+
+
+def _is_not_serving(error: ResponseError) -> bool:
+    """Tell whether an error says that the server, rather than the command, is in no state to be asked."""
+    text = str(error)
+    return isinstance(error, _NOT_SERVING) or any(
+        text.startswith(f"{code} ") or f"-{code} " in text for code in _NOT_SERVING_CODES
+    )
+
+
+async def _introduce(connection: Any) -> None:
+    """Connect as redis-py would, and learn which run of the server this is."""
+    connection.sqlacache_run = UNKNOWN_RUN
+    await connection.on_connect()
+    await connection.send_command("INFO", "server")
+    try:
+        answer = await connection.read_response()
+    except ResponseError:
+        return  # a user without the right to ask: restarts go unnoticed (docs/operations.md)
+    text = answer if isinstance(answer, bytes) else str(answer).encode()
+    for line in text.splitlines():
+        if line.startswith(b"run_id:"):
+            connection.sqlacache_run = line[7:].strip()
+
+
+def name_of(command: Sequence[Any]) -> str:
+    """Return a command's name as text."""
+    return command[0].decode() if isinstance(command[0], bytes) else str(command[0])
+
+
+def describe(error: BaseException) -> str:
+    """Return an error in words; some of redis-py's have none."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
