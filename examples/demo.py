@@ -1,19 +1,23 @@
 """The demonstration: real HTTP traffic against the cached shop, every answer compared with the database.
 
-``python -m examples.demo`` starts the shop in a process of its own, visits it and exits 0, or says which figure was
-wrong and exits 1. ``--serve`` only starts the shop and leaves it up.
+``python -m examples.demo`` starts the shop, visits it and exits 0, or says which figure was wrong and exits 1. The shop
+is two workers on PostgreSQL and Redis, where these can be started from their wheels; otherwise, or when
+``SQLACACHE_DEMO=simple`` asks for it, one worker on SQLite and ``mem://``. ``--serve`` only starts it and leaves it up.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from .servers.keeping import Unavailable
+from .setup import CHOICES, SetUp, set_up
 from .visitor.figures import SELECTS, Board
 from .visitor.server import Shop, ShopFailed
 from .visitor.visit import Options, Visit, WrongFigure
@@ -26,6 +30,7 @@ ROUTES = (
     "/tags/eco/products",
     "/search?q=lamp",
     "/customers/1/orders",
+    "/health",
     "/explain/products/1",
     "/metrics/",
     "/docs",
@@ -37,7 +42,13 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--requests", type=int, default=1200, metavar="N", help="about how many (default: %(default)s)"
     )
-    parser.add_argument("--port", type=int, default=0, help="of the shop (default: a free one)")
+    parser.add_argument("--port", type=int, default=0, help="of the first worker (default: free ones)")
+    parser.add_argument(
+        "--set-up",
+        choices=CHOICES,
+        default=os.environ.get("SQLACACHE_DEMO", "auto"),
+        help="what the shop runs on (default: SQLACACHE_DEMO, or auto: full if it can be had)",
+    )
     parser.add_argument("--seed", type=int, default=11, help="of the traffic (default: %(default)s)")
     parser.add_argument("--serve", action="store_true", help="start the shop without traffic and leave it up")
     parser.add_argument(
@@ -50,29 +61,38 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--behind-the-back",
         action="store_true",
-        help="write to the SQLite file without telling the cache, which must be found out as a wrong figure",
+        help="write to the database without telling the cache, which must be found out as a wrong figure",
     )
     options = parser.parse_args(argv)
+    if options.set_up not in CHOICES:
+        parser.error(f"SQLACACHE_DEMO takes one of {', '.join(CHOICES)}")
     if options.requests < 100:
         parser.error("--requests takes at least 100")
     return options
 
 
-def serve(shop: Shop) -> None:
-    print(f"The shop is at {shop.address} (Ctrl-C stops it). For example:")
+def serve(shop: Shop, on: SetUp) -> None:
+    address = shop.workers[0].address
+    print(f"The shop is at {' and '.join(worker.address for worker in shop.workers)} (Ctrl-C stops it).")
+    print(f"It is {on.told}. For example:")
     for route in ROUTES:
-        print(f"  curl {shop.address}{route}")
+        print(f"  curl {address}{route}")
     body = """-X PATCH -H 'content-type: application/json' -d '{"price_cents": 999}'"""
-    print(f"  curl {body} {shop.address}/products/1", flush=True)
+    print(f"  curl {body} {shop.workers[-1].address}/products/1")
+    if on.backend.startswith("unix://"):
+        print(f"  redis-cli -s {on.backend.removeprefix('unix://')} monitor")
+    sys.stdout.flush()
     while True:
         time.sleep(0.5)
         shop.check_alive()
 
 
-def visit(shop: Shop, options: argparse.Namespace) -> None:
+def visit(shop: Shop, on: SetUp, options: argparse.Namespace) -> None:
     started = time.monotonic()
     board = Board()
-    board.say(f"The shop is up at {shop.address}, with a database of its own; visiting it.")
+    board.say(f"The shop is up: {on.told}.")
+    for worker in shop.workers:
+        board.say(f"  {worker} serves {worker.address}")
     chosen = Options(options.requests, options.seed, options.min_hit_ratio, options.behind_the_back)
     result = asyncio.run(Visit(shop, board, chosen).run())
     figures, seconds = result.figures, time.monotonic() - started
@@ -94,15 +114,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.SIGINT, signal.default_int_handler
     )  # a background job of a shell inherits it ignored
     try:
-        with Shop(options.port) as shop:
+        with (
+            set_up(options.set_up) as on,
+            Shop(on.database, on.backend, on.workers, options.port) as shop,
+        ):
             try:
-                serve(shop) if options.serve else visit(shop, options)
+                serve(shop, on) if options.serve else visit(shop, on, options)
             except WrongFigure as wrong:
                 shop.stop()  # so that its log is complete
                 print(f"The shop's log ends with:\n{shop.log(40)}", file=sys.stderr)
                 print(f"demo: WRONG FIGURE: {wrong}", file=sys.stderr)
                 return 1
-    except ShopFailed as failed:
+    except (ShopFailed, Unavailable) as failed:
         print(f"demo: {failed}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

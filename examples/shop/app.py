@@ -1,8 +1,9 @@
 """The application: ``uvicorn --factory examples.shop.app:create_app``.
 
 The cache enters in two places: ``configure()`` says what may be cached and for how long, and the lifespan binds it to
-the engine. ``SHOP_DATABASE`` names the SQLite file (made and filled when it is not there yet); without it a temporary
-one is used and removed at the end.
+the engine. ``SHOP_DATABASE_URL`` names the database (filled when it is empty); without it, a temporary SQLite file is
+used and removed at the end. With several workers, the cache has to be one that they share:
+``SQLACACHE_BACKEND=redis://...``, which ``configure()`` itself looks at.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ def create_app() -> FastAPI:
             AuditLog: None,  # never cached
             "*": {"timeout": 3600},  # every other mapped class
         },
-        name="shop",
+        prefix="shop",
     )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with tempfile.TemporaryDirectory(prefix="shop-") as directory:
-            database = os.environ.get("SHOP_DATABASE") or os.path.join(directory, "shop.sqlite")
-            engine = create_async_engine(f"sqlite+aiosqlite:///{database}")
+            url = os.environ.get("SHOP_DATABASE_URL") or f"sqlite+aiosqlite:///{directory}/shop.sqlite"
+            engine = create_async_engine(url)
             await data.fill(engine)
             operations.count_selects(engine)
             app.state.cache = cache

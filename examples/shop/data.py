@@ -127,11 +127,19 @@ def generate(seed: int = 7) -> dict[Table, Rows]:
 
 
 async def fill(engine: AsyncEngine) -> None:
-    """Create the tables and fill them, unless that was done before."""
+    """Create the tables and fill them, unless that was done before; of several workers, one does it."""
+    on_postgresql = engine.dialect.name == "postgresql"
     async with engine.connect() as connection:
-        await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        if not on_postgresql:
+            await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     async with engine.begin() as connection:
+        if on_postgresql:
+            await connection.execute(select(func.pg_advisory_xact_lock(1)))
         await connection.run_sync(Base.metadata.create_all)
-        if not await connection.scalar(select(func.count()).select_from(Product)):
-            for table, rows in generate().items():
-                await connection.execute(table.insert(), rows)
+        if await connection.scalar(select(func.count()).select_from(Product)):
+            return
+        for table, rows in generate().items():
+            await connection.execute(table.insert(), rows)
+            if on_postgresql and "id" in table.columns:  # the next row gets the next number
+                last = func.setval(func.pg_get_serial_sequence(table.name, "id"), func.max(table.columns.id))
+                await connection.execute(select(last))

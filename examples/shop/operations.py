@@ -15,7 +15,7 @@ from .routes import Session
 
 router = APIRouter()
 
-SELECTS = Counter("shop_database_selects", "SELECT statements of the shop sent to SQLite")
+SELECTS = Counter("shop_database_selects", "SELECT statements of the shop sent to the database")
 READ_BACKS = Counter(
     "shop_database_read_backs", "SELECT statements by which the cache read old values before a write"
 )
@@ -25,6 +25,12 @@ READ_BACKS = Counter(
 async def explain_product(product_id: int, request: Request, session: Session) -> str:
     """What would happen to ``session.get(Product, product_id)`` now, and why; it loads nothing."""
     return str(await request.app.state.cache.explain_get(session, Product, product_id))
+
+
+@router.get("/health")
+async def health(request: Request) -> Any:
+    """Whether the cache works; the shop does without it, so that this answers 200 while the shop is up."""
+    return (await request.app.state.cache.health()).to_dict()
 
 
 @router.post("/touched/{table}")

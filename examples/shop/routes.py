@@ -78,7 +78,7 @@ async def product_page(product_id: int, session: Session) -> Any:
 async def product_rating(product_id: int, session: Session) -> Any:
     query = select(func.count(Review.id), func.avg(Review.rating)).where(Review.product_id == product_id)
     number, average = (await session.execute(query)).one()
-    return {"reviews": number, "average": average}
+    return {"reviews": number, "average": None if average is None else float(average)}
 
 
 @router.get("/categories")

@@ -1,1 +1,1 @@
-"""A visitor of the shop: it knows the HTTP routes, ``/metrics`` and the SQLite file, and nothing of the cache."""
+"""A visitor of the shop: it knows the HTTP routes, ``/metrics`` and the database, and nothing of the cache."""

@@ -18,6 +18,7 @@ EVICTIONS = "sqlacache_evictions_total"
 BUMPS = "sqlacache_table_version_bumps_total"
 SELECTS = "shop_database_selects_total"
 SHOWN = {HITS: "op", MISSES: "reason", BYPASSES: "reason", EVICTIONS: "cause", BUMPS: "cause", SELECTS: ""}
+TIERS = {"local": "the worker's memory", "remote": "Redis", "collapsed": "a read under way"}
 MODELS = {model.__tablename__: model.__name__ for model in Base.__subclasses__()}
 
 
@@ -30,6 +31,11 @@ class Figures:
             for sample in family.samples:
                 if sample.name in SHOWN:
                     self._samples[sample.name, frozenset(sample.labels.items())] += int(sample.value)
+
+    def __add__(self, other: Figures) -> Figures:
+        total = Figures()
+        total._samples = self._samples + other._samples
+        return total
 
     def __sub__(self, earlier: Figures) -> Figures:
         difference = Figures()
@@ -89,6 +95,8 @@ def table(figures: Figures) -> list[str]:
     evictions, bumps = figures.total(EVICTIONS), figures.total(BUMPS)
     lines.append(f"{'all':<14}{hits:>8,}{misses:>8,}{figures.hit_ratio:>11.0%}{evictions:>11,}{bumps:>13,}")
     lines.append(f"bypassed: {words(figures.by(BYPASSES, 'reason'))}")
+    tiers = {TIERS.get(tier, tier): number for tier, number in figures.by(HITS, "tier").items()}
+    lines.append(f"hits came from: {words(tiers)}")
     return lines
 
 

@@ -1,13 +1,13 @@
-"""What each page must say, read from the SQLite file with plain SQL: SQLAlchemy and the cache have no part in it."""
+"""What each page must say, read from the database with plain SQL: SQLAlchemy and the cache have no part in it."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from .database import connect
 
 CARD = "p.id, p.name, p.category_id, p.price_cents, p.stock, p.active"
 
@@ -25,16 +25,16 @@ class Page:
 
 
 class Truth:
-    """The SQLite file, looked at directly."""
+    """The database, looked at directly."""
 
-    def __init__(self, database: Path) -> None:
-        self._connection = sqlite3.connect(database, isolation_level=None, timeout=30)
+    def __init__(self, url: str) -> None:
+        self._database = connect(url)
 
     def close(self) -> None:
-        self._connection.close()
+        self._database.close()
 
     def rows(self, sql: str, *values: Any) -> list[Any]:
-        return self._connection.execute(sql, values).fetchall()
+        return self._database.rows(sql, values)
 
     def value(self, sql: str, *values: Any) -> Any:
         return self.rows(sql, *values)[0][0]
@@ -46,7 +46,7 @@ class Truth:
 
     def write(self, sql: str, *values: Any) -> None:
         """Change the database without the shop's knowledge."""
-        self._connection.execute(sql, values)
+        self._database.rows(sql, values)
 
 
 def product(key: int) -> Page:
@@ -113,7 +113,9 @@ def tag_products(name: str) -> Page:
 
 
 def search(word: str) -> Page:
-    sql = f"SELECT {CARD} FROM products p WHERE instr(lower(name), lower(?)) ORDER BY name LIMIT 20"
+    sql = (
+        f"SELECT {CARD} FROM products p WHERE lower(name) LIKE '%' || lower(?) || '%' ORDER BY name LIMIT 20"
+    )
     return Page(f"/search?q={quote(word)}", lambda truth, answer: truth.cards(sql, word))
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import reduce
+from itertools import cycle
+from operator import add
 from typing import Any
 
 import httpx
 
 from . import truth
 from .figures import BYPASSES, EVICTIONS, HITS, MISSES, SELECTS, Board, Figures, counters, ratio, table, words
-from .server import Shop
+from .server import Shop, Worker
 from .traffic import Change, Traffic, change_price, reprice
 from .truth import Page, Truth
 
@@ -60,7 +63,10 @@ class Visit:
         self._options = options
         self._traffic = Traffic(options.seed)
         self._truth = Truth(shop.database)
-        self._client = httpx.AsyncClient(base_url=shop.address, timeout=30)
+        self._clients = {
+            worker: httpx.AsyncClient(base_url=worker.address, timeout=30) for worker in shop.workers
+        }
+        self._turns = cycle(shop.workers)
         self._requests = 0
         self._compared = 0
         self._statements = 0
@@ -71,7 +77,9 @@ class Visit:
     async def run(self) -> Result:
         """Visit the shop; raise :class:`WrongFigure` at the first thing that is not as it should be."""
         try:
-            async with self._client:
+            async with AsyncExitStack() as stack:
+                for client in self._clients.values():
+                    await stack.enter_async_context(client)
                 self._first = await self._scrape()
                 refresher = asyncio.create_task(self._refresh())
                 try:
@@ -92,7 +100,8 @@ class Visit:
         each = self._options.requests // 4
         pages = self._traffic.pages(each)
         await self._in_phase("first reads", lambda: self._read(pages))
-        again = await self._in_phase("the same again", lambda: self._read(pages))
+        # Of several workers, each is asked for what the others have read.
+        again = await self._in_phase("the same again", lambda: self._read(pages, turn=1))
         self._must(
             not again.total(MISSES), f"reading the same again missed: {words(again.by(MISSES, 'reason'))}"
         )
@@ -104,38 +113,53 @@ class Visit:
 
     # --- single requests ---------------------------------------------------------------------------------------------
 
-    async def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
+    async def _send(
+        self, method: str, path: str, body: Any = None, by: Worker | None = None
+    ) -> httpx.Response:
+        """Ask the worker ``by``, or the next one."""
         self._requests += 1
-        response = await self._client.request(method, path, json=body)
+        response = await self._clients[by or next(self._turns)].request(method, path, json=body)
         self._must(
             response.is_success, f"{method} {path} answered {response.status_code}: {response.text[:200]}"
         )
         return response
 
-    async def _get(self, page: Page) -> Any:
-        answer = (await self._send("GET", page.path)).json()
+    async def _get(self, page: Page, by: Worker | None = None) -> Any:
+        answer = (await self._send("GET", page.path, by=by)).json()
         self._statements += page.statements(answer)
         if page.bypass:
             self._bypasses[page.bypass] += 1
         return answer
 
-    async def _read(self, pages: Sequence[Page]) -> None:
-        """Read some pages, several at a time, and compare each with the database; nobody writes meanwhile."""
-        waiting = iter(pages)
+    async def _read(self, pages: Sequence[Page], turn: int = 0) -> None:
+        """Read some pages, several at a time, and compare each with the database; nobody writes meanwhile.
+
+        The workers take turns, page by page; ``turn`` says whose is the first.
+        """
+        workers = self._shop.workers
+        waiting = iter(enumerate(pages, start=turn))
 
         async def visitor() -> None:
-            for page in waiting:
-                self._compare("GET", page, await self._get(page))
+            for number, page in waiting:
+                self._compare("GET", page, await self._get(page, workers[number % len(workers)]))
 
         await asyncio.gather(*(visitor() for _ in range(VISITORS)))
 
+    async def _read_everywhere(self, pages: Sequence[Page]) -> None:
+        """Read each of the pages from each of the workers."""
+        for turn in range(len(self._shop.workers)):
+            await self._read(pages, turn)
+
     async def _write(self, change: Change) -> None:
-        """Make a change, then read what it changed."""
-        answer = (await self._send(change.method, change.path, change.body)).json()
+        """Let one worker make a change, then ask all of them for what it changed."""
+        await self._change(change)
+        await self._read_everywhere(change.pages)
+
+    async def _change(self, change: Change, by: Worker | None = None) -> None:
+        answer = (await self._send(change.method, change.path, change.body, by)).json()
         self._statements += change.statements
         self._bypasses["dirty_transaction"] += change.bypassed
         self._compare(change.method, change, answer)
-        await self._read(change.pages)
 
     def _compare(self, method: str, asked: Page | Change, answer: Any) -> None:
         expected = asked.expected(self._truth, answer)
@@ -165,7 +189,9 @@ class Visit:
             f"{name}: the pages need {statements} SELECTs, but hits + misses + bypasses are {figures.lookups}",
         )
         sent, loads = figures.total(SELECTS), figures.total(MISSES) + figures.total(BYPASSES)
-        self._must(sent == loads, f"{name}: {sent} SELECTs reached SQLite, but misses + bypasses are {loads}")
+        self._must(
+            sent == loads, f"{name}: {sent} SELECTs reached the database, but misses + bypasses are {loads}"
+        )
         counted, expected = figures.by(BYPASSES, "reason"), +(self._bypasses - bypasses)
         if racing:
             counted.pop("writer_under_way", None)
@@ -187,9 +213,9 @@ class Visit:
         category = self._category(POPULAR)
         inside = "SELECT id FROM products WHERE category_id = ? LIMIT 10"
         pages = [truth.product(key) for (key,) in self._truth.rows(inside, category)]
-        await self._read(pages)
+        await self._read_everywhere(pages)
         await self._write(reprice(category, 15))
-        await self._read(pages)
+        await self._read_everywhere(pages)
 
     async def _race(self) -> None:
         """Readers while one visitor raises a price step by step: none may see less than was acknowledged before."""
@@ -210,56 +236,56 @@ class Visit:
         async def writer() -> None:
             nonlocal acknowledged
             while acknowledged < last:
-                change = change_price(self._truth, POPULAR, acknowledged + 1)
-                await self._send(change.method, change.path, change.body)
-                self._statements += change.statements
+                await self._change(change_price(self._truth, POPULAR, acknowledged + 1))
                 acknowledged += 1
 
         await asyncio.gather(writer(), *(reader(page) for page in pages * 2))
-        await self._read(pages)
+        await self._read_everywhere(pages)
 
     async def _elsewhere(self) -> None:
         """A program that the cache knows nothing of changes a price, and (unless told not to) says so."""
         pages = (truth.product(POPULAR), truth.category_products(self._category(POPULAR)))
-        await self._read(pages)
+        await self._read_everywhere(pages)
         self._truth.write("UPDATE products SET price_cents = price_cents + 100 WHERE id = ?", POPULAR)
         if not self._options.behind_the_back:
             await self._send("POST", f"/touched/products?column=price_cents&pk={POPULAR}")
-        await self._read(pages)
+        await self._read_everywhere(pages)
 
     async def _explained(self) -> None:
         """One eviction in words, with the control: the product next to it is served from the cache as before."""
         changed, control = truth.product(POPULAR), truth.product(NEIGHBOUR)
         price = self._truth.value("SELECT price_cents FROM products WHERE id = ?", POPULAR) + 250
-        await self._read((changed, control))
+        await self._read_everywhere((changed, control))
+        writer, reader = self._shop.workers[0], self._shop.workers[-1]
 
         async def explain() -> str:
-            return (await self._send("GET", f"/explain{changed.path}")).text
+            return (await self._send("GET", f"/explain{changed.path}", by=reader)).text
 
         warm, cold = await explain(), ""
 
         async def work() -> None:
             nonlocal cold
-            change = change_price(self._truth, POPULAR, price)
-            await self._send(change.method, change.path, change.body)
-            self._statements += change.statements
+            await self._change(change_price(self._truth, POPULAR, price), by=writer)
             cold = await explain()
-            await self._read((changed, control))
+            for worker in (reader, writer):
+                for page in (changed, control):
+                    self._compare("GET", page, await self._get(page, worker))
 
         figures = await self._in_phase("one price changed", work)
         again = figures.by(MISSES, "reason", table="products")
         self._must(again == {"row_invalidated": 1}, f"after one change, products missed: {words(again)}")
+        row = f"products:{POPULAR}"
         for name, text, expected in (
-            ("before", warm, ("HIT", f"products:{POPULAR}")),
-            ("after", cold, ("MISS (row_invalidated)", f"products:{POPULAR}", "price_cents")),
+            ("before", warm, ("HIT", row)),
+            ("after", cold, ("MISS (row_invalidated)", row, "price_cents", f" by {writer.pid}@")),
         ):
             for word in expected:
                 self._must(word in text, f"explain {name} the change does not say {word!r}: {text!r:.300}")
         self._board.say(
-            f"\nWhy is product {POPULAR} read from the database again? Before its price was changed:"
+            f"\nWhy does {reader} read product {POPULAR} from the database again? Before its price was changed:"
         )
         self._board.say("  | " + "\n  | ".join(warm.splitlines()))
-        self._board.say("and after:")
+        self._board.say(f"and after {writer} had committed the change:")
         self._board.say("  | " + "\n  | ".join(cold.splitlines()))
         self._board.say(f"Product {NEIGHBOUR} was not touched, and was served from the cache.\n")
 
@@ -269,9 +295,13 @@ class Visit:
     # --- figures -----------------------------------------------------------------------------------------------------
 
     async def _scrape(self) -> Figures:
-        response = await self._client.get("/metrics/")
-        self._must(response.is_success, f"GET /metrics/ answered {response.status_code}")
-        return Figures(response.text)
+        """The sum of what the workers say; each has counters of its own."""
+        found = []
+        for client in self._clients.values():
+            response = await client.get("/metrics/")
+            self._must(response.is_success, f"GET /metrics/ answered {response.status_code}")
+            found.append(Figures(response.text))
+        return reduce(add, found)
 
     async def _refresh(self) -> None:
         while self._board.live:
@@ -282,9 +312,8 @@ class Visit:
         figures = await self._scrape() - self._first
         for line in table(figures):
             self._board.say(line)
-        self._board.say(
-            f"\nCounters scraped from {self._shop.address}/metrics/ (summed over the other labels):"
-        )
+        addresses = " and ".join(f"{worker.address}/metrics/" for worker in self._shop.workers)
+        self._board.say(f"\nCounters scraped from {addresses} (summed over the other labels):")
         for line in counters(figures):
             self._board.say(f"  {line}")
         self._board.say()
