@@ -66,7 +66,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 .PRECIOUS: .venv-sa%/.installed
 
-.PHONY: help install demo serve test integration lint format typecheck check bench \
+.PHONY: help install demo serve test test-redis integration lint format typecheck check bench \
 	test-matrix test-lowest constraints clean
 
 help: ## show what can be made
@@ -82,6 +82,12 @@ serve: $(VENV)/.installed ## leave the example shop up, to be looked at
 
 test: $(VENV)/.installed ## run all tests, on SQLite and on a PostgreSQL that they start
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-redis: $(VENV)/.installed ## run the tests of everyday situations with every cache on a Redis, for each local tier
+	@for local in none validated pushed; do echo "local=$$local:"; \
+	  SQLACACHE_TEST_BACKEND=redis SQLACACHE_TEST_LOCAL=$$local \
+	    $(BIN)/python -m pytest -p no:cacheprovider tests/situations tests/machine/test_machine.py $(PYTEST_ARGS) || exit 1; \
+	done
 
 integration: $(VENV)/.installed ## run the tests that need a server; a server that does not start fails them
 	@SQLACACHE_REQUIRE_SERVERS=1 $(BIN)/python -m pytest -m integration $(PYTEST_ARGS)

@@ -43,7 +43,17 @@ from sqlalchemy.orm import Session
 from . import testing
 from .backend import Seconds
 from .config import settings as _settings
-from .decisions import Cause, Decision, Drop, Invalidation, Load, StampChange, TableChange
+from .decisions import (
+    Cause,
+    Decision,
+    Drop,
+    Eviction,
+    Invalidation,
+    Load,
+    Received,
+    StampChange,
+    TableChange,
+)
 from .errors import CacheError, ConfigError, SerializationError, TransportError
 from .explain import Explanation
 from .manager import CacheManager
@@ -57,10 +67,12 @@ __all__ = [
     "ConfigError",
     "Decision",
     "Drop",
+    "Eviction",
     "Explanation",
     "Invalidation",
     "Load",
     "Observer",
+    "Received",
     "SerializationError",
     "StampChange",
     "TableChange",

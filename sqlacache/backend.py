@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from .errors import ConfigError
 
@@ -32,6 +32,17 @@ _REDIS_KEYS = (
 )
 _PASSED_ON = ("ssl_", "socket_keepalive", "client_name", "health_check_interval")
 """Beginnings of options that are handed to redis-py as they are."""
+
+
+_QUERY: Mapping[str, Callable[[str], Any]] = {
+    "timeout": float,
+    "bound": float,
+    "max_bytes": int,
+    "max_connections": int,
+    "cluster": {"true": True, "1": True, "false": False, "0": False}.__getitem__,
+}
+"""What a URL's query may say, too, so that ``SQLACACHE_BACKEND`` can."""
+_URL_KEYS = frozenset({"host", "port", "path", "db", "connection_class"})
 
 
 @dataclass(frozen=True)
@@ -103,10 +114,21 @@ def _redis(where: str, url: str, options: dict[str, Any], local: str | None) -> 
         raise ConfigError(
             f"{where}: {masked(url)!r} needs the extra: pip install 'sqlacache[redis]' ({error})"
         ) from error
+    url = _of_query(where, url, options)
     try:
         of_url = parse_url(url)
     except ValueError as error:
         raise ConfigError(f"{where}: {masked(url)!r} cannot be read: {error}") from error
+    unknown = sorted(
+        key
+        for key in of_url
+        if key not in _URL_KEYS and not key.startswith((*_PASSED_ON, "username", "password"))
+    )
+    if unknown:
+        takes = ", ".join((*_QUERY, "db", *_PASSED_ON))
+        raise ConfigError(
+            f"{where}: {unknown[0]!r} in the query of {masked(url)!r} is not known; takes {takes}"
+        )
     room = size(f"{where}['max_bytes']", options.pop("max_bytes", 64 * MEGABYTE))
     timeout = seconds(f"{where}['timeout']", options.pop("timeout", 0.2))
     if "max_connections" in options:
@@ -128,6 +150,25 @@ def _redis(where: str, url: str, options: dict[str, Any], local: str | None) -> 
             "local: 'pushed' needs one server that announces in order; a cluster takes 'validated' or None"
         )
     return Backend(url, room, timeout, options, cluster, sentinel, local, bound)
+
+
+def _of_query(where: str, url: str, options: dict[str, Any]) -> str:
+    """Move what a URL's query says of our own options to ``options``; return the URL without it."""
+    parts = urlsplit(url)
+    left = []
+    for key, value in parse_qsl(parts.query, keep_blank_values=True):
+        if key not in _QUERY:
+            left.append((key, value))
+        elif key in options:
+            raise ConfigError(f"{where}[{key!r}]: takes one, got another in the query of {masked(url)!r}")
+        else:
+            try:
+                options[key] = _QUERY[key](value)
+            except (ValueError, KeyError) as error:
+                raise ConfigError(
+                    f"{where}: {key}={value!r} in the query of {masked(url)!r} cannot be read"
+                ) from error
+    return urlunsplit(parts._replace(query=urlencode(left)))
 
 
 def _sentinel(where: str, given: Any) -> Sentinel:

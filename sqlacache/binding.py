@@ -17,6 +17,7 @@ from sqlalchemy.schema import Table
 
 from .canonical import Canonical
 from .decisions import Drop, Received
+from .evictions import evictions_elsewhere
 from .read.path import ReadPath
 from .read.replay import MARKER, Capture
 from .read.statement import key_of, selects
@@ -102,11 +103,15 @@ class Binding:
         self.attached = False
         """Whether it is listening to the engine."""
         self._unseen = 0
-        """Connections that were checked out before the engine was bound, and are not back yet."""
+        """Connections that were checked out before the engine was bound, and are not back yet: at most so many."""
+        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+        """Records of the connections that left the pool since, as long as some that left before are not back."""
+        self._pool_before: Any = None
         self._before: Commit | None = None
         self._listeners = (
             ("checkout", self._checkout),
             ("checkin", self._checkin),
+            ("detach", self._detach),
         )
 
     def attach(self) -> None:
@@ -115,7 +120,8 @@ class Binding:
         Connections that are checked out already may have a COMMIT under way that nobody will settle: until they are
         back, or the lease ends, everything counts as being written.
         """
-        count = getattr(self.engine.pool, "checkedout", None)
+        self._pool_before = self.engine.pool
+        count = getattr(self._pool_before, "checkedout", None)
         self._unseen = max(0, count()) if count is not None else 0
         if self._unseen:
             self._before = self.writes.everything_is_written("a transaction begun before bind()")
@@ -155,19 +161,36 @@ class Binding:
 
     # -- events of the engine's pool and dialect -----------------------------------------------------------------------
 
-    def _checkin(self, dbapi_connection: Any, record: Any) -> None:
-        if not self._unseen:
-            return
-        ledger = ledger_of(record)
-        if ledger.taken != self.epoch:
-            self._unseen -= 1
-            if not self._unseen and self._before is not None:
-                self._before.settle()
-                self._before = None
-
     def _checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
         ledger = ledger_of(record)
-        ledger.epoch = ledger.taken = self.epoch
+        ledger.epoch = self.epoch
+        if self._unseen and self.engine.pool is self._pool_before:  # not another one, after dispose()
+            self._seen.add(record)
+            self._look_who_is_out(0)
+
+    def _checkin(self, dbapi_connection: Any, record: Any) -> None:
+        if self._unseen:
+            self._seen.discard(record)
+            self._look_who_is_out(1)  # this one, which the pool takes back in a moment
+
+    def _detach(self, dbapi_connection: Any, record: Any) -> None:
+        if self._unseen:
+            self._seen.discard(record)
+            self._look_who_is_out(0)
+
+    def _look_who_is_out(self, returning: int) -> None:
+        """Settle once every connection that was out before the engine was bound is back.
+
+        A pool counts a connection as checked out from when it begins to open it. One that was being opened when the
+        engine was bound counts as unseen until it is open: so nobody counts down, the pool is asked again and again.
+        """
+        unseen = self._pool_before.checkedout() - returning - len(self._seen)
+        self._unseen = max(0, min(self._unseen, unseen))
+        if not self._unseen:
+            self._seen.clear()
+            if self._before is not None:
+                self._before.settle()
+                self._before = None
 
     def executed(self, connection: Any, cursor: Any, statement: str, context: Any) -> None:
         """Take the rows of a miss that was just loaded, and look at what a statement left behind.
@@ -300,23 +323,27 @@ class Binding:
         """Tell observers what another process announced that it has committed."""
         if announcement.phase != 2:
             return
-        at = announcement.at
+        name, at = self.settings.name, announcement.at
+        lag = max(0.0, time.time() - at)
         self.observers.received(
             Received(
-                self.settings.name,
+                name,
                 self.database,
                 announcement.origin,
                 tuple(touched.table for touched in announcement.touched),
                 tuple(touched.cause for touched in announcement.touched if touched.cause is not None),
                 at,
-                max(0.0, time.time() - at),
+                lag,
+                evictions_elsewhere(name, self.database, announcement, lag),
             )
         )
+        self.manager.capacity.tell()
 
     def resynced(self, entries: int, why: str) -> None:
         """Tell that entries left the pushed tier, because announcements may have been missed."""
         if entries:
             self.observers.dropped(Drop(self.settings.name, "", "resync", entries))
+            self.manager.capacity.tell()
 
     def _dropped(self, table: str, entries: int) -> None:
         self.observers.dropped(Drop(self.settings.name, table, "size", entries))

@@ -211,6 +211,28 @@ class Received:
     """When it was announced, by the sender's clock: seconds since the epoch."""
     lag: float
     """Between then and its arrival, by both clocks."""
+    evictions: tuple[Eviction, ...] = ()
+    """One for each table that was written."""
+
+
+@dataclass(frozen=True)
+class Eviction:
+    """A commit or call, here or elsewhere, that evicted what depends on one table: what ``on_evict`` hooks are told."""
+
+    cache: str
+    database: str
+    table: str
+    """``*`` for everything (``invalidate_all()``, a write that could not be understood)."""
+    cause: Cause
+    """The write: which, when, and by which process."""
+    tags: tuple[str, ...]
+    """Stamps replaced, bounded to the first few."""
+    scope: Scope
+    """``rows``: by key or by known conditions; ``conditions``: whole shapes; ``table``: everything on the table."""
+    elsewhere: bool
+    """Whether it was announced by another process (or by another cache of this one)."""
+    lag: float | None
+    """Seconds between the announcement and its arrival, by both clocks; ``None`` for what happened here."""
 
 
 @dataclass(frozen=True)

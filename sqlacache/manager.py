@@ -22,11 +22,14 @@ from sqlalchemy.util import greenlet_spawn
 from . import events, explain
 from .backend import masked
 from .binding import Binding
+from .capacity import Capacity
 from .config import Policy, Settings
-from .decisions import MODES, Mode
+from .decisions import MODES, Eviction, Mode
 from .errors import CacheError, ConfigError, TransportError
+from .evictions import EvictionHook
 from .explain import Explanation
 from .health import Health, health
+from .listening import add_observer, listen
 from .models import Models, is_mapped
 from .observers import Observer, Observers
 from .recovery import Recovery
@@ -48,6 +51,7 @@ class CacheManager:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.observers = Observers(settings.observers)
+        self.capacity = Capacity(self)
         self.models = Models()
         self.cashews = Cache()
         """The cashews cache that owns the backend; ``disable()`` and ``enable()`` on it work as cashews documents."""
@@ -98,6 +102,11 @@ class CacheManager:
                         f"bind: the engine is bound as database={bound.database!r} already, got {database!r}"
                     )
                 return
+            if database is None and not self.settings.backend.is_memory and _is_in_memory(root.url):
+                raise ConfigError(
+                    "bind: an SQLite database in memory belongs to this process, and other processes that share the "
+                    "backend may have one of the same name; give it a name of its own with database=..."
+                )
             for other in self.bindings:
                 if other.database == name and not _same_database(other.engine.url, root.url):
                     raise ConfigError(
@@ -113,19 +122,16 @@ class CacheManager:
             await greenlet_spawn(binding.attach)
             events.add(binding)
             self.bindings.append(binding)
-            self._listen(binding)
+            listen(self, binding)
         self.observers.bound(self.settings.name, sorted(self._configured_tables()))
+        self.observers.owed(self.settings.name, sum(len(one.owed) for one in self.bindings))
+        self.capacity.tell()
         if self.settings.backend.is_memory and _is_one_of_several_workers():
             logger.warning(
                 "%s: mem:// belongs to this process alone, which looks like one of several workers: "
                 "they do not hear of each other's writes",
                 self.settings.name,
             )
-
-    def _listen(self, binding: Binding) -> None:
-        if self.backend.transport is not None:
-            wanted = binding.received if self.observers.listen else None
-            self.backend.listen(binding.store, wanted, binding.resynced)
 
     async def _reach_backend(self) -> None:
         """Find out whether the backend answers; without it, binding succeeds and reads go to the database."""
@@ -143,8 +149,8 @@ class CacheManager:
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
-        """Bind and disconnect one at a time, also from several loops: an ``asyncio.Lock`` wakes nobody in another one."""
-        while not self._lock.acquire(blocking=False):
+        """Bind and disconnect one at a time, also from several loops: an ``asyncio.Lock`` belongs to one."""
+        while not self._lock.acquire(blocking=False):  # noqa: ASYNC110  # whoever holds it may run in another loop
             await asyncio.sleep(0.005)
         try:
             yield
@@ -178,6 +184,7 @@ class CacheManager:
                 events.discard(binding)
                 await greenlet_spawn(binding.detach)
             await self.cashews.close()
+        self.capacity.tell()
 
     def lifespan(
         self, *engines: AsyncEngine, database: str | None = None
@@ -259,6 +266,7 @@ class CacheManager:
         deleted = 0
         for binding in self._unique_stores():
             deleted += await greenlet_spawn(binding.store.purge, tables)
+        self.capacity.tell()
         return deleted
 
     async def invalidate_all(self) -> None:
@@ -268,6 +276,7 @@ class CacheManager:
                 binding.writes.replace, [Change(EVERYTHING, "update", None, None, "flush", "invalidate_all")]
             )
             binding.store.delete_everything()
+        self.capacity.tell()
 
     async def touched(
         self, table: str, columns: Collection[str] | None = None, pks: Iterable[Any] | None = None
@@ -376,12 +385,38 @@ class CacheManager:
         return self.settings.name
 
     def add_observer(self, observer: Observer) -> None:
-        """Tell ``observer`` of decisions from now on."""
-        self.observers.add(observer)
+        """Tell ``observer`` of decisions from now on.
+
+        Raises :class:`CacheError` when it wants to hear of other processes, nobody else does, the cache is bound, and
+        no event loop runs to listen in.
+        """
+        add_observer(self, observer)
 
     def remove_observer(self, observer: Observer) -> None:
         """Tell ``observer`` no more."""
         self.observers.remove(observer)
+
+    def on_evict(self, hook: Callable[[Eviction], Any]) -> Callable[[], None]:
+        """Call ``hook`` for every table that a commit or a call touched, in this process or another one.
+
+        It is called inside ``commit()`` for those of this process (and once more if Redis could be told only later),
+        and from the event loop when the announcement of another one arrives: keep it short. An error that it raises is
+        counted and logged like an observer's, and harms nobody. Announcements are not kept for those who are not
+        connected: rely on them for speed, never for correctness.
+
+        Args:
+            hook: Takes an :class:`Eviction`; an ordinary function, not a coroutine function.
+
+        Returns:
+            A function that removes the hook.
+
+        Raises:
+            CacheError: Not such a function; or the cache is bound to Redis, nobody listens to other processes yet, and
+                no event loop runs to listen in.
+        """
+        observer = EvictionHook(hook)
+        add_observer(self, observer)
+        return partial(self.observers.remove, observer)
 
 
 def _keys(pks: Any) -> list[Any] | None:
@@ -422,8 +457,12 @@ def _database_name(url: URL) -> str:
     return os.path.realpath(name) if is_file and url.database else name
 
 
+def _is_in_memory(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+
+
 def _same_database(one: URL, other: URL) -> bool:
-    if one.get_backend_name() == "sqlite" and one.database in (None, "", ":memory:"):
+    if _is_in_memory(one):
         return False
     return (one.get_backend_name(), one.host, one.port, one.database) == (
         other.get_backend_name(),

@@ -51,6 +51,12 @@ class Observer:
     def owed(self, cache: str, count: int) -> None:
         """Hear how many invalidations are owed to the backend now."""
 
+    def capacity(self, cache: str, entries: int, size: int) -> None:
+        """Hear how many entries this process holds now, and their bytes, encoded."""
+
+    def observer_failed(self, observer: str) -> None:
+        """Hear that an observer of this class (perhaps this one) raised; what this raises is only counted."""
+
 
 class Observers:
     """A guarded fan-out to any number of observers. ``bool(observers)`` is whether anybody listens."""
@@ -80,6 +86,11 @@ class Observers:
         self.errors[name] += 1
         if self.errors[name] == 1:
             logger.warning("observer %s.%s raised %r; further errors are only counted", name, method, error)
+        for member in self._members:
+            try:
+                member.observer_failed(name)
+            except Exception:
+                self.errors[type(member).__name__] += 1  # and nobody is told: that could go on for ever
 
     def bound(self, cache: str, tables: Sequence[str]) -> None:
         for member in self._members:
@@ -165,3 +176,15 @@ class Observers:
                 member.owed(cache, count)
             except Exception as error:
                 self._failed(member, "owed", error)
+
+    @property
+    def weigh(self) -> bool:
+        """Whether any wants to hear what this process holds."""
+        return any(type(member).capacity is not Observer.capacity for member in self._members)
+
+    def capacity(self, cache: str, entries: int, size: int) -> None:
+        for member in self._members:
+            try:
+                member.capacity(cache, entries, size)
+            except Exception as error:
+                self._failed(member, "capacity", error)

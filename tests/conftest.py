@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -22,12 +23,23 @@ from tests.support.databases import Database, PostgresDatabases, SQLiteDatabases
 from tests.support.listeners import listeners_of_ours
 from tests.support.postgres import Unavailable, postgres_server
 from tests.support.reading import UNCACHED, Reader
+from tests.support.redis_server import redis_server
 
-BACKEND: dict[str, Any] = {
-    "backend": os.environ.get("SQLACACHE_TEST_BACKEND", "mem://"),
-    "local": os.environ.get("SQLACACHE_TEST_LOCAL", "default").replace("none", "") or None,
-}
-"""What the tests' caches use: everything that holds in one process holds on Redis, whatever its local tier."""
+LOCAL = os.environ.get("SQLACACHE_TEST_LOCAL", "default")
+"""The local tier of the tests' caches with ``SQLACACHE_TEST_BACKEND=redis``: what holds in one process holds there."""
+
+_servers = ExitStack()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """With ``SQLACACHE_TEST_BACKEND=redis``, every cache of every test is on a Redis that is started here."""
+    if os.environ.get("SQLACACHE_TEST_BACKEND") == "redis":
+        server = _servers.enter_context(redis_server())
+        os.environ["SQLACACHE_BACKEND"] = f"{server.url}?timeout=5"  # the machine may be slow
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    _servers.close()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -94,7 +106,7 @@ async def cache(database: Database) -> AsyncIterator[Any]:
         models={"*": {"timeout": 3600}, "tests.support.models.AuditLog": None},
         telemetry=None,
         prefix=f"test-{uuid4().hex[:8]}",
-        **BACKEND,
+        local=None if LOCAL == "none" else LOCAL,
     )
     await manager.bind(database.engine)
     yield manager

@@ -155,12 +155,15 @@ class ReadPath:
             return self._bypass(state, inherited, read)
         observers = self.binding.observers
         if observers:
+            came_from = tier or read.tier or self.binding.store.tier
+            if came_from == "remote":
+                self.binding.manager.capacity.tell()
             observers.decided(
                 self._decision(
                     read,
                     "hit",
                     None,
-                    tier=tier or read.tier or self.binding.store.tier,
+                    tier=came_from,
                     entry=entry,
                     rows=len(rows),
                     lookup_seconds=looked_up - read.started,
@@ -221,9 +224,13 @@ class ReadPath:
         load_seconds = time.perf_counter() - looked_up
         fill, entry = self._fill(read, verdict, capture, load_seconds)
         if observers:
+            self.binding.manager.capacity.tell()
             if capture.mismatched or capture.rows is None:
-                read.reason, read.why = "rewritten", "a listener changed the statement or its parameters"
-                observers.decided(self._decision(read, "bypass", "rewritten"), scopes)
+                if self.binding.attached:
+                    read.reason, read.why = "rewritten", "a listener changed the statement or its parameters"
+                else:
+                    read.reason, read.why = "disabled", "the engine was unbound meanwhile"
+                observers.decided(self._decision(read, "bypass", read.reason), scopes)
             else:
                 observers.decided(
                     self._decision(

@@ -50,7 +50,8 @@ class ClusterStore(RedisStore):
         return ClusterCommits(self.transport, self.layout, lease=self.lease)
 
     async def _fetch(self, key: str, names: Sequence[str], *, with_entry: bool) -> Found:
-        layout, groups, home = self.layout, self._groups(names), self._home(names)
+        layout, groups = self.layout, self._groups(names)
+        home = _home_of(groups)
         asked = []
         for table, places in groups.items():
             others = [layout.mode] if table == EVERYTHING else []
@@ -101,7 +102,7 @@ class ClusterStore(RedisStore):
         return self._groups(names)[home]
 
     def _home(self, names: Sequence[str]) -> str:
-        return next((table for table in self.layout.by_table(names) if table != EVERYTHING), EVERYTHING)
+        return _home_of(self._groups(names))
 
     def _generation_of(self, table: str, names: Sequence[str], under: Any) -> Any:
         if under is None:
@@ -150,6 +151,10 @@ class _Master:
             answers = await _all(self._transport.call(b"UNLINK", key) for key in command[1:])
             return Answer(sum(answer.value for answer in answers), answers[-1].run)
         return await self._transport.call(*command)
+
+
+def _home_of(groups: Iterable[str]) -> str:
+    return next((table for table in groups if table != EVERYTHING), EVERYTHING)
 
 
 def _joined(generations: Sequence[bytes | None]) -> bytes | None:

@@ -25,9 +25,9 @@ _AFTER_NAME = "#:?("
 class ClusterLayout(Layout):
     """Keys of one database under one prefix, on a cluster."""
 
-    def __init__(self, prefix: str, database: str) -> None:
+    def __init__(self, prefix: str, database: str, protocol: int = PROTOCOL) -> None:
         self._roots: dict[str, str] = {}
-        super().__init__(prefix, database)
+        super().__init__(prefix, database, protocol)
 
     def _tag(self, table: str) -> str:
         return self.prefix if table == EVERYTHING else f"{self.database}:{quote(table, safe=_SAFE)}"
@@ -37,7 +37,7 @@ class ClusterLayout(Layout):
         if root is None:
             tag = self._tag(table or EVERYTHING)
             database = self.database + ":" if table in ("", EVERYTHING) else ""
-            root = self._roots[table] = f"{self.prefix}:{PROTOCOL}:{{{tag}}}{database}"
+            root = self._roots[table] = f"{self.prefix}:{self.protocol}:{{{tag}}}{database}"
         return root
 
     def generation(self, table: str) -> str:
@@ -67,7 +67,7 @@ class ClusterLayout(Layout):
 
     @property
     def entries(self) -> str:
-        return f"{_escaped(self.prefix)}:{PROTOCOL}:{{{_escaped(self.database)}:*}}e:*"
+        return f"{_escaped(self.prefix)}:{self.protocol}:{{{_escaped(self.database)}:*}}e:*"
 
     @staticmethod
     def by_table(names: Sequence[str]) -> dict[str, list[int]]:

@@ -15,16 +15,17 @@ from .records import PROTOCOL
 
 
 class Layout:
-    """Keys of one database under one prefix, on one server."""
+    """Keys of one database under one prefix, on one server; ``protocol`` is for tests of two versions side by side."""
 
-    def __init__(self, prefix: str, database: str) -> None:
+    def __init__(self, prefix: str, database: str, protocol: int = PROTOCOL) -> None:
         self.prefix = prefix
+        self.protocol = protocol
         self.database = quote(database, safe="/@+=,.")
         self._stamps = f"{self._root('')}s:"
         self._entries = f"{self._root('')}e:"
 
     def _root(self, table: str) -> str:
-        return f"{self.prefix}:{PROTOCOL}:{self.database}:"
+        return f"{self.prefix}:{self.protocol}:{self.database}:"
 
     def generation(self, table: str) -> str:
         """``protocol|run id|nonce`` of the server as we know it; entries of another generation are void."""

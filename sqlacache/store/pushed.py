@@ -11,8 +11,8 @@ Writers announce the stamps they touch; this process drops what depends on them 
 Hence a fill is refused if an announcement of any of its stamps arrived after they were sampled.
 
 The server answers a PING on the subscription's own connection in order with the announcements, so that a PONG proves
-that whatever was announced before the PING was sent has arrived. Entries are served for ``bound`` seconds after the PING
-was sent that was last answered; a lost connection, a gap in the sequence or anything unreadable empties the tier.
+that whatever was announced before the PING was sent has arrived. Entries are served for ``bound`` seconds after the
+PING was sent that was last answered; a lost connection, a gap in the sequence or anything unreadable empties the tier.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from .layout import Layout
 from .local import LocalTier
 from .purging import purge
 from .pushed import Generation, PushedTier
-from .records import PROTOCOL, decode_entry, decode_stamp, encode_entry, encode_shape
+from .records import decode_entry, decode_stamp, encode_entry, encode_shape
 from .redis_commit import Commits, milliseconds, run, wait
 from .scripts import FILL, SAMPLE
 from .stamps import Entry, Sample, StampView
@@ -87,7 +87,7 @@ class RedisStore:
         self.on_resync: Callable[[int, str], None] = lambda entries, why: None
         """Told how many entries left the pushed tier because announcements may have been missed, and why."""
         self._commits = self._make_commits()
-        self._ours = b"%d|" % PROTOCOL
+        self._ours = b"%d|" % layout.protocol
         self._registered: dict[str, tuple[Any, int]] = {}
         self._expiries: OrderedDict[str, float] = OrderedDict()
 
@@ -245,7 +245,7 @@ class RedisStore:
             for shape in wanted:
                 arguments += [shape.name, encode_shape(shape)]
         keys += layout.stamps(names)
-        answer = await run(self.transport, SAMPLE, keys, "", self.lease, arguments)
+        answer = await run(self.transport, layout.protocol, SAMPLE, keys, "", self.lease, arguments)
         status, generation, found = answer.value
         return status, generation, found
 
@@ -298,7 +298,9 @@ class RedisStore:
         keys = [layout.generation(home), layout.fence(home), layout.entry(key, home)]
         keys += [layout.stamp(names[place], home) for place in beside]
         nonces = [b"%016x" % entry.stamps[place][2] for place in beside]
-        return (await run(self.transport, FILL, keys, "", self.lease, [data, life, *nonces])).value
+        return (
+            await run(self.transport, layout.protocol, FILL, keys, "", self.lease, [data, life, *nonces])
+        ).value
 
     def _beside(self, names: Sequence[str], home: str) -> Sequence[int]:
         """Return which of ``names`` one script can look at together with an entry of the table ``home``."""

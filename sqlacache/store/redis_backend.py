@@ -12,6 +12,7 @@ from typing import Any
 
 from cashews import register_backend
 from cashews.backends.redis import Redis as CashewsRedis
+from cashews.picklers import PicklerType
 
 from ..backend import Backend
 from ..tags import EVERYTHING
@@ -118,4 +119,5 @@ class RedisBackend(CashewsRedis):
         return store
 
 
-register_backend(ALIAS, RedisBackend)
+# What users store through cashews themselves is pickled as with its own Redis backend; entries never are.
+register_backend(ALIAS, RedisBackend, pickler=PicklerType.DEFAULT)

@@ -15,7 +15,7 @@ from ..errors import SerializationError, TransportError
 from ..tags import EVERYTHING, Shape, TableTouch, table_stamp
 from .announcing import Announcer
 from .layout import Layout
-from .records import PROTOCOL, decode_shape, encode_cause
+from .records import decode_shape, encode_cause
 from .scripts import MARK, SETTLE, UNMARK, Script
 from .transport import RUN, Answer, Transport
 
@@ -121,7 +121,7 @@ class Commits:
                 revisions.get(table, b""),
                 b"" if cause is None else encode_cause(cause),
             ]
-        return (await run(self.transport, script, keys, token, self.lease, arguments)).value
+        return (await run(self.transport, layout.protocol, script, keys, token, self.lease, arguments)).value
 
     def _learn(self, touched: Mapping[str, TableTouch], registries: Sequence[Sequence[bytes]]) -> None:
         """Take over the registries that a commit found changed."""
@@ -139,6 +139,7 @@ class Commits:
 
 def run(
     transport: Transport,
+    protocol: int,
     script: Script,
     keys: Sequence[str],
     token: str,
@@ -146,7 +147,7 @@ def run(
     arguments: Sequence[Any],
 ) -> Coroutine[Any, Any, Answer]:
     """Call a script with the arguments that all of them begin with (``lua/common.lua``)."""
-    head = [PROTOCOL, RUN, secrets.token_hex(6), token, milliseconds(lease)]
+    head = [protocol, RUN, secrets.token_hex(6), token, milliseconds(lease)]
     return transport.run(script, keys, [*head, *arguments])
 
 

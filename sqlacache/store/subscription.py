@@ -59,10 +59,11 @@ class Subscription:
 
     def add(self, channel: str, listener: Listener, *, resets: tuple[str, ...] = ()) -> None:
         """Hand what arrives on ``channel`` to ``listener``; whatever arrives on ``resets`` means that it lost track."""
-        self._listeners.setdefault(channel.encode(), []).append(listener)
-        for name in resets:
-            self._listeners.setdefault(name.encode(), []).append(listener)
-            self._resets.add(name.encode())
+        for name in (channel, *resets):
+            listeners = self._listeners.setdefault(name.encode(), [])
+            if not any(one is listener for one in listeners):  # two engines of one database share it
+                listeners.append(listener)
+        self._resets.update(name.encode() for name in resets)
 
     def start(self) -> None:
         """Begin to listen, in a task of the running loop."""

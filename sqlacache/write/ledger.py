@@ -68,8 +68,6 @@ class Ledger:
     """The statement about to run is a COMMIT in text."""
     unkeyed: set[str] = field(default_factory=set)
     """Tables into which rows went whose primary key was not known beforehand."""
-    taken: int = 0
-    """The binding that saw the connection leave the pool."""
     epoch: int = 0
     """The binding that has seen everything of the open transaction."""
     last_context: Any = None

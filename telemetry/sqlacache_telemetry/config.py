@@ -27,7 +27,8 @@ class Telemetry:
     registry: CollectorRegistry | None = None
     """Where metrics are registered; ``None``: prometheus_client's default registry."""
     trace: Trace = "all"
-    """``all``: a span of every read and invalidation; ``misses``: not of hits and bypasses; ``off``: none."""
+    """``all``: a span of every read, invalidation and commit announced by another process; ``misses``: of misses and
+    invalidations; ``off``: none."""
     metrics: bool = True
     """Whether metrics are counted at all."""
     exemplars: bool = True

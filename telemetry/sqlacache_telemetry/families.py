@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -16,6 +17,38 @@ MAX_LABEL = 128
 
 _shared: WeakKeyDictionary[CollectorRegistry, Families] = WeakKeyDictionary()
 _lock = threading.Lock()
+
+
+class Words:
+    """The values of a label that may be any text: the first ``limit`` of them have their own, others are ``_other``."""
+
+    def __init__(self, limit: int, overflow: Counter) -> None:
+        self._labels: dict[str, str] = {}
+        self._free = limit
+        self._overflow = overflow
+        self._lock = threading.Lock()
+
+    def of(self, text: str) -> str:
+        """Return the label value of ``text``; one that finds no room is counted."""
+        label = self._labels.get(text)
+        if label is None:
+            if not text:
+                return names.OTHER
+            with self._lock:
+                label = self._labels.get(text)
+                if label is None:
+                    if not self._free:
+                        self._overflow.inc()
+                        return names.OTHER
+                    # A lone surrogate would make every later scrape fail.
+                    label = text[:MAX_LABEL].encode("utf-8", "replace").decode("utf-8")
+                    self._labels[text] = label
+                    self._free -= 1
+        return label
+
+    def room(self, texts: frozenset[str]) -> bool:
+        """Tell whether every one of ``texts`` has a value of its own, or could get one."""
+        return len(texts - self._labels.keys()) <= self._free
 
 
 class Families:
@@ -38,6 +71,12 @@ class Families:
             made.append(family)
             return family
 
+        def gauge(metric: names.Metric, together: Literal["livesum", "max"]) -> Gauge:
+            labels = tuple(metric.labels)
+            family = Gauge(metric.name, metric.help, labels, registry=registry, multiprocess_mode=together)
+            made.append(family)
+            return family
+
         try:
             self.hits = counter(names.HITS)
             self.misses = counter(names.MISSES)
@@ -49,47 +88,32 @@ class Families:
             self.load_seconds = histogram(names.LOAD_SECONDS)
             self.saved_seconds = counter(names.SAVED_SECONDS)
             self.invalidation_seconds = histogram(names.INVALIDATION_SECONDS)
+            self.lag_seconds = histogram(names.INVALIDATION_LAG)
+            # Under PROMETHEUS_MULTIPROC_DIR all processes together are one series, not one per pid: what each of those
+            # alive holds and owes adds up.
+            self.entries = gauge(names.ENTRIES, "livesum")
+            self.bytes = gauge(names.BYTES, "livesum")
+            self.owed = gauge(names.OWED, "livesum")
+            self.backend_errors = counter(names.BACKEND_ERRORS)
+            self.observer_errors = counter(names.OBSERVER_ERRORS)
             overflow = counter(names.LABEL_OVERFLOW)
-            # "max": under PROMETHEUS_MULTIPROC_DIR all processes together are one series, not one per pid.
-            self.build_info = Gauge(
-                names.BUILD_INFO.name,
-                names.BUILD_INFO.help,
-                tuple(names.BUILD_INFO.labels),
-                registry=registry,
-                multiprocess_mode="max",
-            )
+            self.build_info = gauge(names.BUILD_INFO, "max")
         except ValueError as error:
             for family in made:
                 registry.unregister(family)
             raise ConfigError(
                 f"telemetry.registry: got one with metrics of the same name ({error}), takes one without"
             ) from error
-        self._overflow = overflow.labels("table")
-        self._tables: dict[str, str] = {}
-        self._free = names.MAX_TABLES
-        self._lock = threading.Lock()
-
-    def table(self, table: str) -> str:
-        """Return the label value of ``table``: its own while values are left, else ``_other``, counted."""
-        label = self._tables.get(table)
-        if label is None:
-            if not table:
-                return names.OTHER_TABLE
-            with self._lock:
-                label = self._tables.get(table)
-                if label is None:
-                    if not self._free:
-                        self._overflow.inc()
-                        return names.OTHER_TABLE
-                    # A lone surrogate would make every later scrape fail.
-                    label = table[:MAX_LABEL].encode("utf-8", "replace").decode("utf-8")
-                    self._tables[table] = label
-                    self._free -= 1
-        return label
-
-    def room(self, tables: frozenset[str]) -> bool:
-        """Tell whether every one of ``tables`` has a label value of its own, or could get one."""
-        return len(tables - self._tables.keys()) <= self._free
+        limits = {"table": names.MAX_TABLES}
+        words = {
+            label: Words(limits.get(label, names.MAX_WORDS), overflow.labels(label))
+            for label in names.BOUNDED
+        }
+        self.tables = words["table"]
+        self.operations = words["operation"]
+        self.errors = words["error"]
+        self.observers = words["observer"]
+        self.table = self.tables.of
 
 
 def families(registry: CollectorRegistry) -> Families:

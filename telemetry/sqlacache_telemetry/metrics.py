@@ -22,6 +22,7 @@ from sqlacache.decisions import (
     Drop,
     Invalidation,
     Load,
+    Received,
 )
 from sqlacache.observers import Observer
 
@@ -68,9 +69,9 @@ class MetricsObserver(Observer):
 
     :meth:`bound` makes the likely series of each table start at zero, so that a rate over a first increment
     is right: 8 of hits, 8 of misses, 5 of evictions, 2 of version bumps and 1 of saved seconds, which is 24
-    per table (with prometheus_client's ``_created`` series 48), and for each cache 23 counters and 6
-    histograms. If the mapped tables do not all fit in the 100 values of the label ``table``, none starts at
-    zero, and those that are used get them.
+    per table (with prometheus_client's ``_created`` series 48), and for each cache 23 counters, 7
+    histograms and 3 gauges. If the mapped tables do not all fit in the 100 values of the label ``table``, none
+    starts at zero, and those that are used get them.
 
     Raises:
         ConfigError: the registry has a metric of one of our names that is not ours.
@@ -98,7 +99,10 @@ class MetricsObserver(Observer):
             self._fill(cache, outcome)
         for phase in names.PHASES:
             self._phase(cache, phase)
-        if not self._families.room(frozenset(tables)):
+        self._families.lag_seconds.labels(cache)
+        for gauge in (self._families.entries, self._families.bytes, self._families.owed):
+            gauge.labels(cache)
+        if not self._families.tables.room(frozenset(tables)):
             return
         for table in tables:
             for op in OPS:
@@ -169,6 +173,25 @@ class MetricsObserver(Observer):
         label = self._families.table(drop.table)
         self._families.evictions.labels(drop.cache, label, drop.cause).inc(drop.entries)
 
+    def received(self, received: Received) -> None:
+        self._families.lag_seconds.labels(received.cache).observe(received.lag)
+
+    def backend_failed(self, cache: str, operation: str, error: BaseException) -> None:
+        told = self._families
+        told.backend_errors.labels(
+            cache, told.operations.of(operation), told.errors.of(type(error).__name__)
+        ).inc()
+
+    def owed(self, cache: str, count: int) -> None:
+        self._families.owed.labels(cache).set(count)
+
+    def capacity(self, cache: str, entries: int, size: int) -> None:
+        self._families.entries.labels(cache).set(entries)
+        self._families.bytes.labels(cache).set(size)
+
+    def observer_failed(self, observer: str) -> None:
+        self._families.observer_errors.labels(self._families.observers.of(observer)).inc()
+
     def _hit(self, cache: str, table: str, op: str, tier: str) -> _Hit:
         label = self._families.table(table)
         hit = self._hits.get((cache, label, op, tier))
@@ -179,7 +202,7 @@ class MetricsObserver(Observer):
                 self._families.saved_seconds.labels(cache, label).inc,
             )
         # Not under the name of a table that has no label of its own: those names are not bounded.
-        self._hits[cache, label if label == names.OTHER_TABLE else table, op, tier] = hit
+        self._hits[cache, label if label == names.OTHER else table, op, tier] = hit
         return hit
 
     def _miss(self, cache: str, table: str, op: str, reason: str) -> _Miss:
@@ -191,7 +214,7 @@ class MetricsObserver(Observer):
                 self._families.lookup_seconds.labels(cache, "miss").observe,
                 lambda: self._families.load_seconds.labels(cache, label).observe,
             )
-        self._misses[cache, label if label == names.OTHER_TABLE else table, op, reason] = miss
+        self._misses[cache, label if label == names.OTHER else table, op, reason] = miss
         return miss
 
     def _bypass(self, cache: str, reason: str) -> tuple[_Add, _Observe]:

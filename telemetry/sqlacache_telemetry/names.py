@@ -31,9 +31,16 @@ SCHEMA_URL = "https://opentelemetry.io/schemas/1.33.0"
 """Semantic conventions of the ``db.*`` and ``error.*`` attributes: the first version with stable ``db.*`` names."""
 
 MAX_TABLES = 100
-"""Distinct values of the label ``table`` in one registry; other tables are counted under :data:`OTHER_TABLE`."""
+"""Distinct values of the label ``table`` in one registry; others are counted under :data:`OTHER`."""
 
-OTHER_TABLE = "_other"
+OTHER = "_other"
+"""What stands for every further value of a label that has as many as it may have."""
+
+MAX_WORDS = 30
+"""Distinct values of the labels ``operation``, ``error`` and ``observer`` in one registry, each."""
+
+BOUNDED = ("table", "operation", "error", "observer")
+"""Labels whose values are not from a closed list, and are limited in number."""
 
 MAX_LIST = 16
 """Longest list given as a span attribute (tags, tables, keys, columns)."""
@@ -91,6 +98,7 @@ _CACHE: Mapping[str, tuple[str, ...] | None] = {"cache": None}
 _TABLE: Mapping[str, tuple[str, ...] | None] = {"cache": None, "table": None}
 _FAST = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _LOAD = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_LAG = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
 _COMMIT = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0)
 
 HITS = Metric(
@@ -176,13 +184,62 @@ INVALIDATION_SECONDS = Metric(
     "a commit or a call is done, once for each phase it had",
     _COMMIT,
 )
+INVALIDATION_LAG = Metric(
+    "sqlacache_invalidation_lag_seconds",
+    "histogram",
+    _CACHE,
+    "seconds",
+    "Time from a commit's announcement by another process to its arrival here, by both clocks.",
+    "the announcement of a commit of another process arrives (a large one, and one in a cluster, has several)",
+    _LAG,
+)
+ENTRIES = Metric(
+    "sqlacache_entries",
+    "gauge",
+    _CACHE,
+    "entries",
+    "Entries in this process's memory: those of mem://, or of the local tier.",
+    "it has changed, at the next fill, commit, announcement or call",
+)
+BYTES = Metric(
+    "sqlacache_bytes",
+    "gauge",
+    _CACHE,
+    "bytes",
+    "Bytes of these entries in encoded form, as `max_bytes` counts them.",
+    "as `sqlacache_entries`",
+)
+OWED = Metric(
+    "sqlacache_owed_invalidations",
+    "gauge",
+    _CACHE,
+    "invalidations",
+    "Invalidations that the backend could not be told of yet.",
+    "a commit could not be announced, and when what is owed is delivered",
+)
+BACKEND_ERRORS = Metric(
+    "sqlacache_backend_errors_total",
+    "counter",
+    {**_CACHE, "operation": None, "error": None},
+    "errors",
+    "Errors of the backend, by command and class of the exception.",
+    "a command fails; not while the breaker is open, when none is sent but probes",
+)
+OBSERVER_ERRORS = Metric(
+    "sqlacache_observer_errors_total",
+    "counter",
+    {"observer": None},
+    "errors",
+    "Exceptions raised by observers and `on_evict` hooks, by the observer's class.",
+    "an observer or a hook raises",
+)
 LABEL_OVERFLOW = Metric(
     "sqlacache_label_overflow_total",
     "counter",
-    {"label": ("table",)},
+    {"label": BOUNDED},
     "records",
     "Records counted under _other because a label has as many values as it may have.",
-    "a decision, an invalidation's table or a drop finds no free value of the label",
+    "a decision, an invalidation's table, a drop or an error finds no free value of the label",
 )
 BUILD_INFO = Metric(
     "sqlacache_build_info",
@@ -204,6 +261,12 @@ METRICS = (
     LOAD_SECONDS,
     SAVED_SECONDS,
     INVALIDATION_SECONDS,
+    INVALIDATION_LAG,
+    ENTRIES,
+    BYTES,
+    OWED,
+    BACKEND_ERRORS,
+    OBSERVER_ERRORS,
     LABEL_OVERFLOW,
     BUILD_INFO,
 )
@@ -215,6 +278,7 @@ RELATIONS = (
     "`sqlacache_load_duration_seconds_count` = misses that came back from the database",
     "`sqlacache_fills_total` = misses that came back from the database with rows to offer",
     "`sqlacache_table_version_bumps_total` <= tables changed by commits and calls",
+    "`sqlacache_invalidation_lag_seconds_count` = `sqlacache.receive` spans, where all of them are sampled",
 )
 """What the totals have to do with each other, within one cache."""
 
@@ -232,13 +296,23 @@ INVALIDATE = Span(
     "after phase two",
     "none",
 )
-SPANS = (LOOKUP, INVALIDATE)
+RECEIVE = Span(
+    "sqlacache.receive",
+    "{table|multiple}",
+    "when the announcement of a commit of another process arrives; always a root",
+    "at once",
+    "the span that committed the write, in the other process",
+)
+SPANS = (LOOKUP, INVALIDATE, RECEIVE)
 
+_ALL = (LOOKUP, INVALIDATE, RECEIVE)
 _BOTH = (LOOKUP, INVALIDATE)
 _READ = (LOOKUP,)
 _WRITE = (INVALIDATE,)
+_WRITTEN = (INVALIDATE, RECEIVE)
+_HEARD = (RECEIVE,)
 
-CACHE = Attribute("sqlacache.cache", "string", _BOTH, "name of the cache")
+CACHE = Attribute("sqlacache.cache", "string", _ALL, "name of the cache")
 OP = Attribute("sqlacache.op", "string", _READ, "`get`, `fetch`, `count` or `exists`")
 DECISION = Attribute("sqlacache.decision", "string", _READ, "`hit`, `miss` or `bypass`")
 REASON = Attribute("sqlacache.reason", "string", _READ, "why not a hit")
@@ -257,19 +331,25 @@ CAUSE_AT = Attribute("sqlacache.cause.at", "string", _READ, "when it replaced th
 CAUSE_PID = Attribute("sqlacache.cause.pid", "int", _READ, "process that wrote")
 CAUSE_HOST = Attribute("sqlacache.cause.host", "string", _READ, "host that wrote")
 CAUSE_TRACE = Attribute("sqlacache.cause.traceparent", "string", _READ, "`traceparent` of its span")
-TABLES = Attribute("sqlacache.tables", "string[]", _WRITE, "tables touched; the first 16")
+TABLES = Attribute("sqlacache.tables", "string[]", _WRITTEN, "tables touched; the first 16")
 CHANGE_SCOPE = Attribute("sqlacache.scope", "string", _WRITE, "the widest of `rows`, `conditions`, `table`")
 ROWS = Attribute("sqlacache.rows", "int", _WRITE, "rows written, as far as they are known one by one")
 TAGS_TOTAL = Attribute("sqlacache.tags_total", "int", _WRITE, "how many tags were touched in all")
-CAUSES = Attribute("sqlacache.causes", "string[]", _WRITE, "eviction causes of the tables touched")
+CAUSES = Attribute("sqlacache.causes", "string[]", _WRITTEN, "eviction causes of the tables touched")
 EVICTED = Attribute("sqlacache.evicted", "int", _WRITE, "existing stamps replaced")
 BUMPED = Attribute("sqlacache.bumped", "boolean", _WRITE, "whether any change was a table version bump")
 OUTCOME = Attribute("sqlacache.outcome", "string", _WRITE, "`applied`, `refused` (by the database) or `none`")
 PHASE_ONE = Attribute("sqlacache.phase_one_s", "double", _WRITE, "seconds to mark the stamps before COMMIT")
 COMMIT = Attribute("sqlacache.commit_s", "double", _WRITE, "seconds that COMMIT took")
 PHASE_TWO = Attribute("sqlacache.phase_two_s", "double", _WRITE, "seconds to replace the stamps after COMMIT")
+ORIGIN = Attribute(
+    "sqlacache.origin", "string", _HEARD, "the cache that committed: random, for all it announces"
+)
+LAG = Attribute(
+    "sqlacache.lag_s", "double", _HEARD, "seconds between announcement and arrival, by both clocks"
+)
 DB_SUMMARY = Attribute("db.query.summary", "string", _BOTH, "operation and tables: `SELECT users orders`")
-DB_COLLECTION = Attribute("db.collection.name", "string", _BOTH, "the table, if there is exactly one")
+DB_COLLECTION = Attribute("db.collection.name", "string", _ALL, "the table, if there is exactly one")
 ERROR_TYPE = Attribute("error.type", "string", _READ, "class of what the load raised")
 
 ATTRIBUTES = (
@@ -303,6 +383,8 @@ ATTRIBUTES = (
     PHASE_ONE,
     COMMIT,
     PHASE_TWO,
+    ORIGIN,
+    LAG,
     DB_SUMMARY,
     DB_COLLECTION,
     ERROR_TYPE,

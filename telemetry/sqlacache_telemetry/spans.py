@@ -15,6 +15,9 @@
 After the gate a span is started with what a sampler may look at (cache, operation, decision); all other
 attributes are built only if it records. Spans are never marked ERROR: a database error is the database
 instrumentation's to report.
+
+What other processes announce arrives in a task of its own, which began in ``bind()`` and still has the context of
+that moment. Its spans are roots, and of the gate only the tracer counts.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from sqlacache.decisions import SCOPES, Cause, Decision, Invalidation, Load
+from sqlacache.decisions import SCOPES, Cause, Decision, Invalidation, Load, Received
 from sqlacache.observers import Observer
 
 from . import names
@@ -80,7 +83,10 @@ class LookupScope:
 
 
 class SpanObserver(Observer):
-    """Makes a span of every read (``only_misses``: of every miss) and of every invalidation."""
+    """Makes a span of every read, every invalidation and every commit that another process announced.
+
+    With ``only_misses``, of misses and invalidations alone.
+    """
 
     def __init__(self, tracer_provider: TracerProvider | None = None, *, only_misses: bool = False) -> None:
         self._only_misses = only_misses
@@ -146,7 +152,7 @@ class SpanObserver(Observer):
         tracer = self._gate()
         if tracer is None:
             return None, None
-        span = tracer.start_span(_invalidation_name(tables), attributes={_CACHE: cache})
+        span = tracer.start_span(_name_of(names.INVALIDATE, tables), attributes={_CACHE: cache})
         if not span.is_recording():
             return None, None
         context = span.get_span_context()
@@ -162,9 +168,32 @@ class SpanObserver(Observer):
             scope.set_attribute(names.OUTCOME.name, "none")
         else:
             # The ledger may know more tables than it did when phase one began.
-            scope.update_name(_invalidation_name(invalidation.tables))
+            scope.update_name(_name_of(names.INVALIDATE, invalidation.tables))
             scope.set_attributes(_invalidation_attributes(invalidation))
         scope.end()
+
+    def received(self, received: Received) -> None:
+        tracer = None if self._only_misses else self._settled_tracer()
+        if tracer is None:
+            return
+        tables = received.tables
+        span = tracer.start_span(
+            _name_of(names.RECEIVE, tables),
+            Context(),
+            attributes={_CACHE: received.cache},
+            links=_links(next((cause for cause in received.causes if cause.traceparent), None)),
+        )
+        if span.is_recording():
+            attributes: Attributes = {
+                names.TABLES.name: _bounded(tables),
+                names.CAUSES.name: tuple(dict.fromkeys(cause.cause for cause in received.causes)),
+                names.LAG.name: received.lag,
+                names.ORIGIN.name: received.origin,
+            }
+            if len(tables) == 1:
+                attributes[_DB_COLLECTION] = tables[0]
+            span.set_attributes(attributes)
+            span.end()
 
     @staticmethod
     def _end_lookup(span: Span, decision: Decision) -> None:
@@ -176,12 +205,7 @@ class SpanObserver(Observer):
 
     def _gate(self) -> Tracer | None:
         """Return the tracer to use, or ``None`` when a span would reach nobody."""
-        if not self._settled:
-            provider = get_tracer_provider()
-            if isinstance(provider, ProxyTracerProvider):
-                return None
-            self._settle(provider)
-        if self._tracer is None:
+        if self._settled_tracer() is None:
             return None
         context = otel_context.get_current()
         if context.get(SUPPRESSED):
@@ -191,6 +215,15 @@ class SpanObserver(Observer):
             parent_context = parent.get_span_context()
             if parent_context.is_valid and not parent_context.trace_flags.sampled:
                 return None
+        return self._tracer
+
+    def _settled_tracer(self) -> Tracer | None:
+        """Return the tracer, if there is one by now."""
+        if not self._settled:
+            provider = get_tracer_provider()
+            if isinstance(provider, ProxyTracerProvider):
+                return None
+            self._settle(provider)
         return self._tracer
 
     def _settle(self, provider: TracerProvider) -> None:
@@ -289,8 +322,8 @@ def _lookup_name(tables: tuple[str, ...]) -> tuple[str, str]:
     return summary, f"{names.LOOKUP.name} {summary}"
 
 
-def _invalidation_name(tables: Sequence[str]) -> str:
-    return f"{names.INVALIDATE.name} {tables[0][: names.MAX_TEXT] if len(tables) == 1 else 'multiple'}"
+def _name_of(span: names.Span, tables: Sequence[str]) -> str:
+    return f"{span.name} {tables[0][: names.MAX_TEXT] if len(tables) == 1 else 'multiple'}"
 
 
 def _bounded(texts: tuple[str, ...]) -> tuple[str, ...]:

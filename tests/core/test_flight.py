@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from threading import Event, Thread
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy import event
 
 from sqlacache import testing
 from sqlacache.read.flight import Flights
+from sqlacache.store.stamps import Entry
 from tests.support import writes
 from tests.support.gates import Gate, after_select, failing_select, let_others_run
 from tests.support.models import Order, Team, User
@@ -211,3 +213,115 @@ def test_threads_wait_for_a_leader_in_another_thread() -> None:
     flights.finish(flight, rows)
     thread.join()
     assert found == [rows]
+
+
+# -- what a leader loaded, for those who were looking up meanwhile ------------------------------------------------------
+
+
+def loaded(seconds: float = 3600) -> Entry:
+    """An entry that was just loaded and is good for so many seconds."""
+    now = time.time()
+    return Entry(
+        stamps=(), description=(), rows=((1,),), data=None, stored_at=now, expires_at=now + seconds, load_seconds=0.1,
+        size=1, count=1,
+    )  # fmt: skip
+
+
+def landed(entry: Entry | None, waiting: int = 1) -> Flights:
+    """Flights of threads, where somebody led a load of ``k`` under stamps 1 and 2 while ``waiting`` others looked up."""
+    flights = Flights(asynchronous=False)
+    for _ in range(1 + waiting):
+        flights.approach("k")
+    flight, leads = flights.enter("k", [1, 2], may_wait=True)
+    assert flight is not None
+    assert leads
+    flights.finish(flight, entry)
+    flights.depart("k")
+    return flights
+
+
+def test_one_who_looked_up_while_a_leader_loaded_is_served_without_another_load() -> None:
+    entry = loaded()
+    flights = landed(entry, waiting=2)
+    for _ in range(2):
+        for may_wait in (True, False):  # nobody waits: also one whose session holds a connection may have it
+            flight, leads = flights.enter("k", [1, 2], may_wait=may_wait)
+            assert flight is not None
+            assert not leads
+            assert flight.wait() is entry
+        flights.depart("k")
+
+
+def test_what_was_loaded_leaves_with_the_last_who_was_looking_up() -> None:
+    flights = landed(loaded())
+    flights.approach("k")  # one more comes while another is there
+    flights.depart("k")
+    assert flights.enter("k", [1, 2], may_wait=True)[1] is False
+    flights.depart("k")
+    flights.approach("k")
+    assert flights.enter("k", [1, 2], may_wait=True)[1] is True
+    assert flights._landed == {}
+
+
+def test_what_was_loaded_is_not_kept_where_nobody_was_looking_up() -> None:
+    flights = landed(loaded(), waiting=0)
+    assert flights._landed == {}
+    assert flights._approaching == {}
+    assert flights.enter("k", [1, 2], may_wait=True)[1] is True
+
+
+def test_what_was_loaded_does_not_serve_one_who_looked_up_another_entry() -> None:
+    flights = landed(loaded())
+    flights.approach("other")
+    assert flights.enter("other", [1, 2], may_wait=True)[1] is True
+
+
+def test_what_was_loaded_does_not_serve_one_who_sampled_other_stamps() -> None:
+    flights = landed(loaded())
+    assert flights.enter("k", [1, 3], may_wait=True)[1] is True
+
+
+def test_what_was_loaded_does_not_serve_one_who_wants_it_loaded_anew() -> None:
+    flights = landed(loaded())
+    fresh, leads = flights.enter("k", [1, 2], may_wait=True, anew=True)
+    assert leads
+    newer = loaded()
+    assert fresh is not None
+    flights.finish(fresh, newer)
+    found, leads = flights.enter("k", [1, 2], may_wait=True)
+    assert found is not None
+    assert not leads
+    assert found.wait() is newer
+
+
+def test_what_was_loaded_does_not_serve_once_it_has_expired() -> None:
+    flights = landed(loaded(seconds=-1))
+    assert flights.enter("k", [1, 2], may_wait=True)[1] is True
+
+
+def test_a_leader_that_failed_leaves_nothing_behind() -> None:
+    flights = landed(None)
+    assert flights.enter("k", [1, 2], may_wait=True)[1] is True
+
+
+def test_what_was_loaded_in_one_event_loop_is_not_kept_for_another() -> None:
+    flights = Flights(asynchronous=True)
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+
+    async def look_up() -> None:
+        flights.approach("k")
+
+    async def load() -> None:
+        flight, leads = flights.enter("k", [1], may_wait=True)
+        assert flight is not None
+        assert leads
+        flights.finish(flight, loaded())
+
+    try:
+        first.run_until_complete(look_up())
+        second.run_until_complete(load())
+        second.run_until_complete(load())  # leads again
+        first.run_until_complete(load())
+    finally:
+        first.close()
+        second.close()

@@ -175,6 +175,57 @@ async def test_binding_tells_the_tables_that_can_be_cached(reader: Reader) -> No
     assert told.calls == [("bound", "shop", ("users",))]
 
 
+class Holds(Observer):
+    """Notes what the cache holds in memory."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int]] = []
+
+    def capacity(self, cache: str, entries: int, size: int) -> None:
+        self.told.append((entries, size))
+
+
+async def test_what_is_in_memory_is_told_when_it_changes(reader: Reader) -> None:
+    store = reader.cache.bindings[0].store
+    if getattr(store, "local", store) is None:
+        pytest.skip("nothing is kept in memory")
+    holds = Holds()
+    reader.cache.add_observer(holds)
+    await reader.warm(get(User, 1))
+    one, size = holds.told[-1]
+    await reader.ask(get(User, 1))
+    assert holds.told[-1] == (one, size)
+    await reader.warm(get(User, 2))
+    two, more = holds.told[-1]
+    assert (one, two) == (1, 2)
+    assert more > size > 0
+    await reader.cache.invalidate_all()
+    assert holds.told[-1] == (0, 0)
+
+
+async def test_what_is_in_memory_is_nothing_after_disconnecting(reader: Reader) -> None:
+    holds = Holds()
+    reader.cache.add_observer(holds)
+    await reader.warm(get(User, 1))
+    await reader.cache.disconnect()
+    assert holds.told[-1] == (0, 0)
+
+
+def test_all_are_told_of_one_that_raises_and_raising_at_that_is_only_counted() -> None:
+    class Hears(Observer):
+        def __init__(self) -> None:
+            self.heard: list[str] = []
+
+        def observer_failed(self, observer: str) -> None:
+            self.heard.append(observer)
+
+    hears = Hears()
+    observers = Observers([raising("owed"), raising("observer_failed"), hears])
+    observers.owed("c", 1)
+    assert hears.heard == ["Raises_owed"]
+    assert observers.errors == {"Raises_owed": 1, "Raises_observer_failed": 1}
+
+
 def test_adding_one_twice_is_an_error_and_removing_a_stranger_is_none() -> None:
     observer = Observer()
     observers = Observers([observer])
@@ -196,6 +247,12 @@ def test_the_base_does_nothing_whatever_it_is_told() -> None:
     scopes, traceparent = observers.invalidation_started("c", ["t"])
     observers.invalidated(None, scopes)
     observers.dropped(nothing)
+    observers.received(nothing)
+    observers.backend_failed("c", "MGET", LookupError())
+    observers.owed("c", 1)
+    observers.capacity("c", 1, 1)
+    assert not observers.listen
+    assert not observers.weigh
     assert traceparent is None
     assert not observers.errors
 

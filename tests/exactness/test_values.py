@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import literal, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -39,7 +39,9 @@ def columns(entity: Any, *names: str) -> Read:
 def found_by(entity: Any, kind: Kind, value: Any) -> Read:
     """The rows whose column equals ``value``."""
     column = getattr(entity, kind.column)
-    return exactly(raw_rows(lambda: select(entity.id, column).where(column == value).order_by(entity.id)))
+    # SQLAlchemy 1.4 would send an address to asyncpg as VARCHAR, which PostgreSQL does not compare with one.
+    sent = literal(value, column.type) if kind.column in ("address", "network") else value
+    return exactly(raw_rows(lambda: select(entity.id, column).where(column == sent).order_by(entity.id)))
 
 
 async def write(database: Database, entity: Any, key: int, **values: Any) -> None:

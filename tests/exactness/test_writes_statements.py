@@ -123,7 +123,8 @@ MANY = [
 
 
 async def _many_on_driver(database: Database) -> None:
-    mark = ("$1", "$2") if database.dialect == "postgresql" else ("?", "?")
+    marks = {"qmark": ("?", "?"), "format": ("%s", "%s")}  # the second is asyncpg's of SQLAlchemy 1.4
+    mark = marks.get(database.engine.dialect.paramstyle, ("$1", "$2"))
     sql = f"UPDATE users SET name = {mark[0]} WHERE id = {mark[1]}"
     async with database.connection() as connection:
         await connection.exec_driver_sql(sql, [("yan", 1), ("zed", 2)])

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -125,6 +126,7 @@ class World:
             telemetry=None,
             writes_also=WRITES_ALSO,
             name="machine",
+            prefix=f"machine-{uuid4().hex[:8]}",  # on a shared backend, nothing of an earlier program is there
             lease=3600,
         )
         self.cache.add_observer(self._watcher)

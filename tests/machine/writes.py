@@ -85,7 +85,9 @@ def _delete(session: Session, model: str, key: int) -> None:
 
 
 def _merge(session: Session, model: str, key: int, values: Any) -> None:
-    session.merge(MODELS[model](**{**NEW[model], "id": key, **dict(values)}))
+    found = session.get(MODELS[model], key)
+    entity = MODELS[model] if found is None else type(found)  # a vehicle that is a truck stays one: else a warning
+    session.merge(entity(**{**NEW[model], "id": key, **dict(values)}))
 
 
 def _move(session: Session, order: int, user: int | None) -> None:

@@ -170,6 +170,28 @@ async def test_a_commit_is_refused_before_it_happens_if_that_is_asked_for(
         await reader.current(user(1))
 
 
+async def test_very_many_commits_while_cut_off_become_one_invalidation(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqlacache.write.owed.MAX_OWED", 3)
+    near, far, proxy, _ = two
+    for reader in (near, far):
+        await settled(reader, *READS)
+    owed = near.cache.bindings[0].owed
+    proxy.cut()
+    for number in range(6):
+        await change(User, 1, name=f"name {number}")(near.database)
+        assert len(owed) <= 3
+    assert owed.meets(["teams"])
+    proxy.heal()
+    await is_well(near)
+    assert owed.tables == frozenset()
+    for reader in (near, far):
+        for read in READS:
+            await reader.current(read)
+        await settled(reader, *READS)
+
+
 async def test_a_rollback_while_cut_off_owes_nothing(two: Two) -> None:
     near, _, proxy, _ = two
     await settled(near, user(1))
@@ -242,6 +264,25 @@ async def test_many_readers_at_once_do_not_wait_one_after_another(two: Two) -> N
     await is_well(near)
 
 
+async def test_connections_that_died_in_silence_are_not_tried_one_by_one(two: Two) -> None:
+    """
+    1. Many connections are open, and a firewall forgets all of them: nobody is told, and new ones work.
+    2. Whoever takes one of them times out, closes it and reads from the database; the next one opens a new one.
+    3. The rest are not tried one after another while everybody stays away.
+    """
+    near, _, proxy, _ = two
+    await settled(near, *READS)
+    with proxy.delayed(TIMEOUT / 4):
+        await asyncio.gather(*(near.ask(user(1 + n % 5)) for n in range(30)))
+    assert proxy.connections >= 5
+    proxy.stall()
+    with proxy.counting(ignoring=set()) as asked:
+        await asyncio.gather(*(near.ask(user(1 + n % 5)) for n in range(10)))
+        await is_well(near)
+        assert asked.get("PING", 0) <= 4
+    await settled(near, *READS)
+
+
 async def test_answering_slowly_is_not_an_outage_until_it_takes_too_long(two: Two) -> None:
     near, _, proxy, _ = two
     await settled(near, *READS)
@@ -291,11 +332,12 @@ async def test_flushall_under_load_takes_nobody_back_in_time(two: Two) -> None:
         await settled(reader, *READS)
 
 
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random"])
 async def test_a_server_that_makes_room_at_random_makes_nobody_read_what_is_stale(
-    file: str, make_redis: Make, prefix: str
+    file: str, make_redis: Make, prefix: str, policy: str
 ) -> None:
     """Stamps, entries, registries and the set of writers leave as the server likes."""
-    server = make_redis(maxmemory="3mb", maxmemory_policy="allkeys-random")
+    server = make_redis(maxmemory="3mb", maxmemory_policy=policy)
     backend = {"url": server.url, "timeout": 2}
     near = reading(file, backend, prefix=prefix, name="near")
     far = reading(file, backend, prefix=prefix, name="far", local=None)

@@ -212,6 +212,10 @@ class Proxy:
         """Reset every connection; new ones are welcome."""
         self._do(self._drop())
 
+    def stall(self) -> None:
+        """Let nothing pass any more on the connections there are, without a word; new ones work."""
+        self._do(self._stall())
+
     def delay(self, seconds: float) -> None:
         """Hold back every reply for ``seconds`` from now on (each mebibyte of it); 0 for no longer."""
         self._delay = seconds
@@ -281,6 +285,10 @@ class Proxy:
         if self._server is None:
             await self._listen()
 
+    async def _stall(self) -> None:
+        for link in self._links:
+            link.stalled = True
+
     async def _drop(self) -> None:
         gone = list(self._links)
         for link in gone:
@@ -308,6 +316,7 @@ class _Link:
         self._trip = 0
         self._answered = True
         self._losing = False
+        self.stalled = False
 
     def abort(self) -> None:
         """Reset both connections."""
@@ -338,6 +347,11 @@ class _Link:
                 task.cancel()
             await asyncio.gather(asked, answered, return_exceptions=True)
 
+    async def _may_pass(self) -> None:
+        if self.stalled:
+            await asyncio.Event().wait()
+        await self._proxy._flowing.wait()
+
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         proxy, requests = self._proxy, Requests()
         while data := await reader.read(CHUNK):
@@ -348,7 +362,7 @@ class _Link:
                 for hold in list(proxy._holds):
                     if hold._takes(command) and not await hold._stop(command):
                         return
-                await proxy._flowing.wait()
+                await self._may_pass()
                 for loss in list(proxy._losses):
                     if loss._takes(command):
                         self._losing, loss.command = True, command
@@ -364,7 +378,7 @@ class _Link:
                 return
             if self._proxy._delay:
                 await asyncio.sleep(self._proxy._delay)
-            await self._proxy._flowing.wait()
+            await self._may_pass()
             self._answered = True
             writer.write(data)
             await writer.drain()

@@ -40,6 +40,7 @@ class Process:
         self.cache: Any = None
         self.seen: Any = None
         self.arms: Any = None
+        self.evictions: list[Any] = []
 
     # -- the process ---------------------------------------------------------------------------------------------------
 
@@ -191,6 +192,14 @@ class Process:
     async def do_invalidations(self) -> Any:
         """Return the invalidations since the last time."""
         return [_plain(one) for one in _drained(self.seen.invalidations)]
+
+    async def do_on_evict(self) -> None:
+        """Add a hook that keeps what it is told."""
+        self.cache.on_evict(self.evictions.append)
+
+    async def do_evictions(self) -> Any:
+        """Return what the hook was told since the last time."""
+        return [_plain(one) for one in _drained(self.evictions)]
 
     async def do_health(self) -> Any:
         return await self.do_manager("health")

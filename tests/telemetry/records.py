@@ -7,7 +7,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sqlacache.decisions import Cause, Decision, Invalidation, Load, TableChange
+from sqlacache.decisions import Cause, Decision, Invalidation, Load, Received, TableChange
 
 AT = 1_700_000_000.25
 
@@ -105,6 +105,19 @@ def invalidation(*changes: TableChange, **values: Any) -> Invalidation:
         "phase_two_seconds": 0.0005,
     }
     return Invalidation(**{**given, **values})
+
+
+def received(**changes: Any) -> Received:
+    values: dict[str, Any] = {
+        "cache": "shop",
+        "database": "main",
+        "origin": "0123456789abcdef",
+        "tables": ("users",),
+        "causes": (CAUSE,),
+        "at": AT,
+        "lag": 0.004,
+    }
+    return Received(**{**values, **changes})
 
 
 class Scrape:

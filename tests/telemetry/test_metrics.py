@@ -24,9 +24,9 @@ from sqlacache.decisions import (
     Decision,
     Drop,
 )
-from sqlacache.observers import Observers
+from sqlacache.observers import Observer, Observers
 from sqlacache_telemetry import MetricsObserver, SpanObserver, names
-from tests.telemetry.records import Scrape, bypass, change, hit, invalidation, load, miss
+from tests.telemetry.records import Scrape, bypass, change, hit, invalidation, load, miss, received
 
 
 @pytest.fixture
@@ -130,6 +130,65 @@ def test_entries_dropped_without_a_write_are_evictions_of_their_own_cause(told, 
     assert seen.get("sqlacache_evictions_total", cache="shop", table="users", cause="resync") == 2
 
 
+def test_a_commit_of_another_process_counts_its_lag(told, registry):
+    told.received(received(lag=0.004))
+    told.received(received(lag=0.3))
+    seen = Scrape(registry)
+    assert seen.get("sqlacache_invalidation_lag_seconds_count", cache="shop") == 2
+    assert seen.get("sqlacache_invalidation_lag_seconds_sum", cache="shop") == pytest.approx(0.304)
+    assert seen.get("sqlacache_invalidation_lag_seconds_bucket", cache="shop", le="0.005") == 1
+
+
+def test_what_is_owed_and_what_is_in_memory_is_what_was_told_last(told, registry):
+    for count in (1, 3, 2):
+        told.owed("shop", count)
+        told.capacity("shop", 10 * count, 1000 * count)
+    seen = Scrape(registry)
+    assert seen.get("sqlacache_owed_invalidations", cache="shop") == 2
+    assert seen.get("sqlacache_entries", cache="shop") == 20
+    assert seen.get("sqlacache_bytes", cache="shop") == 2000
+
+
+def test_an_error_of_the_backend_counts_its_command_and_its_class(told, registry):
+    told.backend_failed("shop", "MGET", TimeoutError("0.1 s"))
+    told.backend_failed("shop", "MGET", TimeoutError("another text"))
+    told.backend_failed("shop", "", ConnectionError())
+    seen = Scrape(registry)
+    name = "sqlacache_backend_errors_total"
+    assert seen.get(name, cache="shop", operation="MGET", error="TimeoutError") == 2
+    assert seen.get(name, cache="shop", operation="_other", error="ConnectionError") == 1
+
+
+def test_commands_errors_and_observers_beyond_their_number_are_counted_as_other(told, registry):
+    for number in range(names.MAX_WORDS + 2):
+        error = type(f"Error{number}", (Exception,), {})()
+        told.backend_failed("shop", f"COMMAND{number}", error)
+        told._failed(type(f"Observer{number}", (Observer,), {})(), "decided", error)
+    seen = Scrape(registry)
+    for label, name in (
+        ("operation", "sqlacache_backend_errors_total"),
+        ("error", "sqlacache_backend_errors_total"),
+        ("observer", "sqlacache_observer_errors_total"),
+    ):
+        values = {labels[label] for labels in seen.series(name)}
+        assert len(values) == names.MAX_WORDS + 1
+        assert seen.total(name, **{label: "_other"}) == 2
+        assert seen.get("sqlacache_label_overflow_total", label=label) == 2
+    told.errors.clear()
+
+
+def test_an_observer_that_raises_is_counted_by_its_class(registry):
+    class Broken(Observer):
+        def decided(self, decision: Decision, scope: object) -> None:
+            raise LookupError
+
+    told = Observers([Broken(), MetricsObserver(registry)])
+    told.decided(hit())
+    told.decided(hit())
+    assert Scrape(registry).get("sqlacache_observer_errors_total", observer="Broken") == 2
+    assert told.errors == {"Broken": 2}
+
+
 def test_totals_agree_with_each_other_and_labels_keep_to_their_vocabulary(told, registry):
     choose = random.Random(2)
     told.bound("shop", ["users", "orders"])
@@ -184,6 +243,9 @@ def test_series_start_at_zero_when_a_cache_is_bound(told, registry):
     assert seen.get("sqlacache_evictions_total", cache="shop", table="users", cause="row_delete") == 0
     assert len(seen.series("sqlacache_bypasses_total")) == len(BYPASS_REASONS)
     assert len(seen.series("sqlacache_fills_total")) == len(FILL_OUTCOMES)
+    for gauge in ("sqlacache_entries", "sqlacache_bytes", "sqlacache_owed_invalidations"):
+        assert seen.get(gauge, cache="shop") == 0
+    assert seen.get("sqlacache_invalidation_lag_seconds_count", cache="shop") == 0
     assert all(sample.value == 0 for sample in seen.samples if not sample.name.endswith("_created"))
 
 

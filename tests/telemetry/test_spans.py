@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import ORMExecuteState
 
 from sqlacache_telemetry import names
-from tests.telemetry.records import AT, CAUSE, bypass, change, hit, invalidation, load, miss
+from tests.telemetry.records import AT, CAUSE, bypass, change, hit, invalidation, load, miss, received
 from tests.telemetry.traced import Traced, attributes_of
 
 
@@ -268,6 +268,40 @@ def test_a_call_outside_a_transaction_has_one_phase(traced):
     assert {"sqlacache.phase_one_s", "sqlacache.commit_s", "db.query.summary"}.isdisjoint(attributes)
 
 
+def test_a_commit_of_another_process_is_a_root_span_linked_to_the_span_that_committed(traced):
+    with traced.tracer.start_as_current_span("what bind() ran in"):
+        traced.told.received(received())
+    span = traced.span
+    assert span.name == "sqlacache.receive users"
+    assert span.kind is SpanKind.INTERNAL
+    assert span.parent is None
+    assert span.status.status_code is StatusCode.UNSET
+    (link,) = span.links
+    assert f"{link.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
+    assert f"{link.context.span_id:016x}" == "b7ad6b7169203331"
+    assert attributes_of(span) == {
+        "sqlacache.cache": "shop",
+        "sqlacache.tables": ("users",),
+        "sqlacache.causes": ("row_update",),
+        "sqlacache.lag_s": 0.004,
+        "sqlacache.origin": "0123456789abcdef",
+        "db.collection.name": "users",
+    }
+
+
+def test_a_commit_of_several_tables_elsewhere_is_one_span_called_multiple(traced):
+    other = CAUSE.__class__(cause="bulk_write", table="orders", traceparent=CAUSE.traceparent)
+    traced.told.received(received(tables=("users", "orders"), causes=(CAUSE, other)))
+    assert traced.span.name == "sqlacache.receive multiple"
+    assert len(traced.span.links) == 1
+    assert attributes_of(traced.span)["sqlacache.causes"] == ("row_update", "bulk_write")
+
+
+def test_an_untraced_writer_is_received_without_a_link(traced):
+    traced.told.received(received(causes=(CAUSE.__class__(cause="bulk_write", table="users"),)))
+    assert traced.span.links == ()
+
+
 def test_lists_and_names_are_bounded(traced):
     many = tuple(f"table_{number:03}" for number in range(300))
     traced.told.decided(hit(tables=many, tags=(*("x" * 10_000,), *many)))
@@ -287,6 +321,7 @@ def test_every_attribute_is_described_for_its_span_with_its_type(traced):
     traced.told.load_finished(scopes, ValueError("a value"))
     scopes, _ = traced.told.invalidation_started("shop", ("users",))
     traced.told.invalidated(invalidation(), scopes)
+    traced.told.received(received())
     described = {attribute.name: attribute for attribute in names.ATTRIBUTES}
     types = {"string": str, "string[]": tuple, "int": int, "double": float, "boolean": bool}
     seen = set()

@@ -1,0 +1,35 @@
+"""What a cache holds in the memory of this process: told to observers when it has changed, in the task that changed it.
+
+It is told after a fill, a hit that brought an entry here, a commit, an announcement and a call, not asked for when
+metrics are scraped: with several processes, prometheus_client serves what each has written down.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .manager import CacheManager
+
+
+class Capacity:
+    """Looks at the stores of one cache: ``mem://`` itself, or the local tier before a shared backend."""
+
+    def __init__(self, manager: CacheManager) -> None:
+        self._manager = manager
+        self._told: tuple[int, int] | None = None
+
+    def tell(self) -> None:
+        """Tell how many entries there are and their bytes, if that is not what was told last."""
+        observers = self._manager.observers
+        if not observers.weigh:
+            return
+        entries = size = 0
+        for store in {id(binding.store): binding.store for binding in self._manager.bindings}.values():
+            held = getattr(store, "local", store)  # a shared store counts with what it keeps here
+            if held is not None:
+                entries += len(held)
+                size += held.bytes
+        if self._told != (entries, size):
+            self._told = entries, size
+            observers.capacity(self._manager.name, entries, size)
