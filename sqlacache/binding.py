@@ -337,13 +337,11 @@ class Binding:
                 evictions_elsewhere(name, self.database, announcement, lag),
             )
         )
-        self.manager.capacity.tell()
 
     def resynced(self, entries: int, why: str) -> None:
         """Tell that entries left the pushed tier, because announcements may have been missed."""
         if entries:
             self.observers.dropped(Drop(self.settings.name, "", "resync", entries))
-            self.manager.capacity.tell()
 
     def _dropped(self, table: str, entries: int) -> None:
         self.observers.dropped(Drop(self.settings.name, table, "size", entries))

@@ -1,7 +1,8 @@
 """What a cache holds in the memory of this process: told to observers when it has changed, in the task that changed it.
 
-It is told after a fill, a hit that brought an entry here, a commit, an announcement and a call, not asked for when
-metrics are scraped: with several processes, prometheus_client serves what each has written down.
+It is told after a fill, a hit that brought an entry here, and a call: nothing else makes or takes away entries but what
+comes before these, such as meeting one that has expired. It is not asked for when metrics are scraped: with several
+processes, prometheus_client serves what each has written down.
 """
 
 from __future__ import annotations

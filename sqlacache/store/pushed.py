@@ -1,14 +1,15 @@
 """The pushed tier: entries served from this process without asking anybody, fresh within a stated bound.
 
-Writers announce the stamps they touch; this process drops what depends on them when the announcement arrives.
+Writers announce the stamps they touch; what depends on them is void when the announcement arrives.
 
 ::
 
     1. A reader samples the stamps and loads old rows from the database.
-    2. A writer commits and announces. The announcement arrives and drops what is here: the reader's entry is not, yet.
+    2. A writer commits and announces. The announcement arrives and voids what is here: the reader's entry is not, yet.
     3. The reader fills. Its entry would stay: nobody announces that commit again.
 
-Hence a fill is refused if an announcement of any of its stamps arrived after they were sampled.
+Hence an entry is void if an announcement of any of its stamps arrived after they were sampled, and is neither stored
+nor served.
 
 The server answers a PING on the subscription's own connection in order with the announcements, so that a PONG proves
 that whatever was announced before the PING was sent has arrived. Entries are served for ``bound`` seconds after the
@@ -26,7 +27,7 @@ from .local import LocalTier
 from .stamps import Entry
 
 MAX_REMEMBERED = 100_000
-"""Stamps whose last announcement is remembered; beyond it, all fills sampled before are refused."""
+"""Stamps whose last announcement is remembered; beyond it, everything sampled before is void."""
 
 
 class Generation(bytes):
@@ -57,8 +58,8 @@ class PushedTier(LocalTier):
         self.arrived = 0
         """Announcements that have arrived."""
         self._live_until = 0.0
-        self._under: dict[str, set[str]] = {}
         self._last: dict[str, int] = {}
+        """Number of the last announcement of each stamp."""
         self._floor = 0
 
     @property
@@ -71,23 +72,27 @@ class PushedTier(LocalTier):
         self._live_until = sent_at + self.bound
 
     def suspend(self) -> int:
-        """Serve nothing until the next proof, and refuse every fill sampled before; return how many entries left."""
+        """Serve nothing until the next proof, and never what was sampled before; return how many entries there are."""
         with self._lock:
             self._live_until = 0.0
             self.arrived += 1
             self._floor = self.arrived
             self._last.clear()
-        return self.clear()
+            return len(self._entries)
 
     def announce(self, announcement: Announcement) -> None:
-        """Drop what an announcement touches."""
+        """Void what an announcement touches."""
         names: list[str] = []
         for touched in announcement.touched:
             names += touched.names if touched.names is not None else [table_stamp(touched.table)]
         self.touch(names)
 
     def touch(self, names: Iterable[str]) -> None:
-        """Drop what depends on stamps, and refuse fills that were sampled before."""
+        """Void what depends on stamps and was sampled before.
+
+        It leaves when it is met, or for want of room: one stamp may void a hundred thousand entries, and looking for
+        them would keep the event loop from everything else.
+        """
         with self._lock:
             self.arrived += 1
             if len(self._last) > MAX_REMEMBERED:
@@ -95,33 +100,23 @@ class PushedTier(LocalTier):
                 self._floor = self.arrived
             for name in names:
                 self._last[name] = self.arrived
-                for key in list(self._under.get(name, ())):
-                    if key in self._entries:
-                        self._remove(key)
+
+    def get(self, key: str) -> Entry | None:
+        entry = super().get(key)
+        if entry is None or self._is_current(entry):
+            return entry
+        self.drop([key])
+        return None
 
     def put(self, key: str, entry: Entry) -> None:
+        if self._is_current(entry):
+            super().put(key, entry)
+
+    def _is_current(self, entry: Entry) -> bool:
+        """Tell whether no announcement of an entry's stamps has arrived since they were sampled."""
         sampled = getattr(entry.under, "arrived", -1)
         with self._lock:
-            if sampled < self._floor or any(
-                self._last.get(name, -1) > sampled for name, _, _ in entry.stamps
-            ):
-                return
-            self._put(key, entry)  # first: what was here under the same key leaves, and its names with it
-            if key in self._entries:
-                for name, _, _ in entry.stamps:
-                    self._under.setdefault(name, set()).add(key)
-        self._tell_dropped()
-
-    def _remove(self, key: str) -> None:
-        for name, _, _ in self._entries[key].stamps:
-            keys = self._under.get(name)
-            if keys is not None:
-                keys.discard(key)
-                if not keys:
-                    del self._under[name]
-        super()._remove(key)
-
-    def clear(self) -> int:
-        with self._lock:
-            self._under.clear()
-        return super().clear()
+            if sampled < self._floor:
+                return False
+            last = self._last
+            return all(last.get(name, -1) <= sampled for name, _, _ in entry.stamps)

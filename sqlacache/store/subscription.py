@@ -19,6 +19,11 @@ LONGEST_WAIT = 1.0
 """Seconds between attempts to connect, at most."""
 
 
+CANCEL_AGAIN = 0.1
+"""Seconds after which a task that was cancelled and goes on is cancelled again: before Python 3.12, ``wait_for`` loses a
+cancellation that meets the end of what it waits for, such as redis-py's sending of a command."""
+
+
 class Listener(Protocol):
     """Hears what arrives on one channel."""
 
@@ -78,14 +83,15 @@ class Subscription:
             return
         loop = task.get_loop()
         if loop is asyncio.get_running_loop():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            while not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=CANCEL_AGAIN)
         elif not loop.is_closed():
             loop.call_soon_threadsafe(task.cancel)
 
     async def _run(self) -> None:
         wait = 0.05
-        while True:
+        while self._task is asyncio.current_task():
             began = time.monotonic()
             try:
                 await self._listen()
@@ -106,7 +112,7 @@ class Subscription:
             self._confirmed.clear()
             subscribed: set[bytes] = set()
             asked_at = sent_at = 0.0
-            while True:
+            while self._task is asyncio.current_task():
                 if self._listeners.keys() - subscribed:  # also what was added meanwhile
                     await pubsub.subscribe(*(self._listeners.keys() - subscribed))
                     subscribed.update(self._listeners)

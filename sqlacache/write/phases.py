@@ -138,7 +138,6 @@ class Commit:
         if self.binding.observers or self.scopes:
             now = time.perf_counter()
             self.binding.observers.invalidated(self._record(committed_at, now, called=called), self.scopes)
-            self.binding.manager.capacity.tell()
 
     def _settle(self) -> None:
         if not self.undelivered:

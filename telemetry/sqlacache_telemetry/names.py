@@ -199,7 +199,7 @@ ENTRIES = Metric(
     _CACHE,
     "entries",
     "Entries in this process's memory: those of mem://, or of the local tier.",
-    "it has changed, at the next fill, commit, announcement or call",
+    "it has changed: at a fill, a hit that brought an entry here, or a call",
 )
 BYTES = Metric(
     "sqlacache_bytes",

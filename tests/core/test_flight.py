@@ -215,7 +215,7 @@ def test_threads_wait_for_a_leader_in_another_thread() -> None:
     assert found == [rows]
 
 
-# -- what a leader loaded, for those who were looking up meanwhile ------------------------------------------------------
+# -- what a leader loaded, for those who were looking up meanwhile -----------------------------------------------------
 
 
 def loaded(seconds: float = 3600) -> Entry:
@@ -228,7 +228,7 @@ def loaded(seconds: float = 3600) -> Entry:
 
 
 def landed(entry: Entry | None, waiting: int = 1) -> Flights:
-    """Flights of threads, where somebody led a load of ``k`` under stamps 1 and 2 while ``waiting`` others looked up."""
+    """Flights of threads: somebody led a load of ``k`` under stamps 1 and 2 while ``waiting`` others looked up."""
     flights = Flights(asynchronous=False)
     for _ in range(1 + waiting):
         flights.approach("k")

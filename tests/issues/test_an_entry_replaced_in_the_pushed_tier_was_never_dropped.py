@@ -47,10 +47,3 @@ def test_an_entry_put_again_after_an_announcement_is_dropped_by_the_next() -> No
     assert tier.get("key") is not None
     tier.touch(["users:1"])
     assert tier.get("key") is None
-
-
-def test_an_entry_that_found_no_room_is_not_remembered() -> None:
-    tier = PushedTier(max_bytes=50, bound=1.0)
-    tier.put("key", entry(tier))
-    assert tier.get("key") is None
-    assert not tier._under

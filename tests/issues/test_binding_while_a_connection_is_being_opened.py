@@ -10,7 +10,6 @@ Another that really was out before, with a write that nobody has seen, still has
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest

@@ -86,7 +86,9 @@ def _delete(session: Session, model: str, key: int) -> None:
 
 def _merge(session: Session, model: str, key: int, values: Any) -> None:
     found = session.get(MODELS[model], key)
-    entity = MODELS[model] if found is None else type(found)  # a vehicle that is a truck stays one: else a warning
+    entity = (
+        MODELS[model] if found is None else type(found)
+    )  # a vehicle that is a truck stays one: else a warning
     session.merge(entity(**{**NEW[model], "id": key, **dict(values)}))
 
 

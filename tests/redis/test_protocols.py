@@ -1,4 +1,4 @@
-"""Versions side by side: the released format is kept, and versions of two protocols never serve what the other wrote."""
+"""Versions side by side: the released format is kept, and of two protocols none serves what the other made stale."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ class Now:
     """A process of the version under test, speaking ``protocol``."""
 
     def __init__(self, url: str, prefix: str, protocol: int = 1) -> None:
+        self.touched = {"users": TableTouch("users", "row_update", stamps={"users:1": None})}
+        cause = Cause("row_update", "users", ("users:1",), ("name",), "UPDATE users", 2.5, 8, "new-host")
+        self.causes = {"users": cause}
         self.transport = Transport(url, timeout=5, options={}, breaker=Breaker())
         self.store = RedisStore(self.transport, Layout(prefix, "main", protocol), codec=SafeCodec(), lease=30)
 
@@ -94,11 +97,6 @@ class Now:
     def settle(self) -> None:
         """Phase two."""
         self.do(lambda: self.store.settle("ab12", self.touched, self.causes))
-
-    touched = {"users": TableTouch("users", "row_update", stamps={"users:1": None})}
-    causes = {
-        "users": Cause("row_update", "users", ("users:1",), ("name",), "UPDATE users", 2.5, 8, "new-host")
-    }
 
 
 @pytest.fixture
