@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
-import os
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -15,15 +13,15 @@ from typing import Any
 
 from cashews import Cache
 from sqlalchemy import inspect
-from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.util import greenlet_spawn
 
-from . import events, explain
+from . import events, explain, touching
 from .backend import masked
 from .binding import Binding
 from .capacity import Capacity
 from .config import Policy, Settings
+from .databases import database_name, is_in_memory, is_one_of_several_workers, same_database
 from .decisions import MODES, Eviction, Mode
 from .errors import CacheError, ConfigError, TransportError
 from .evictions import EvictionHook
@@ -35,7 +33,7 @@ from .observers import Observer, Observers
 from .recovery import Recovery
 from .store.opening import set_up
 from .tags import EVERYTHING
-from .write.dml import Change, RowChange
+from .write.dml import Change
 
 __all__ = ["CacheManager"]
 
@@ -89,7 +87,7 @@ class CacheManager:
         root: Any = engine.sync_engine
         while hasattr(root, "_proxied"):
             root = root._proxied
-        name = database or _database_name(root.url)
+        name = database or database_name(root.url)
         async with self._alone():
             bound = events.binding_of(root.dialect)
             if bound is not None:
@@ -102,13 +100,13 @@ class CacheManager:
                         f"bind: the engine is bound as database={bound.database!r} already, got {database!r}"
                     )
                 return
-            if database is None and not self.settings.backend.is_memory and _is_in_memory(root.url):
+            if database is None and not self.settings.backend.is_memory and is_in_memory(root.url):
                 raise ConfigError(
                     "bind: an SQLite database in memory belongs to this process, and other processes that share the "
                     "backend may have one of the same name; give it a name of its own with database=..."
                 )
             for other in self.bindings:
-                if other.database == name and not _same_database(other.engine.url, root.url):
+                if other.database == name and not same_database(other.engine.url, root.url):
                     raise ConfigError(
                         f"bind: the name {name!r} belongs to {masked(str(other.engine.url))}; give "
                         f"{masked(str(root.url))} another one with database=..."
@@ -126,7 +124,7 @@ class CacheManager:
         self.observers.bound(self.settings.name, sorted(self._configured_tables()))
         self.observers.owed(self.settings.name, sum(len(one.owed) for one in self.bindings))
         self.capacity.tell()
-        if self.settings.backend.is_memory and _is_one_of_several_workers():
+        if self.settings.backend.is_memory and is_one_of_several_workers():
             logger.warning(
                 "%s: mem:// belongs to this process alone, which looks like one of several workers: "
                 "they do not hear of each other's writes",
@@ -247,11 +245,11 @@ class CacheManager:
         """
         if not is_mapped(model):
             raise CacheError(f"invalidate: takes a mapped class, got {model!r}")
-        keys = _keys(pks)
+        keys = touching.keys_of(pks)
         total = 0
         mapper: Any = inspect(model)
         for table in mapper.tables:
-            total += await self._touch(table.fullname, keys, None, "explicit", table)
+            total += await touching.touch(self, table.fullname, keys, None, "explicit", table)
         return total
 
     async def purge(self, model: type) -> int:
@@ -264,14 +262,14 @@ class CacheManager:
         mapper: Any = inspect(model)
         tables = [table.fullname for table in mapper.tables]
         deleted = 0
-        for binding in self._unique_stores():
+        for binding in self.unique_stores():
             deleted += await greenlet_spawn(binding.store.purge, tables)
         self.capacity.tell()
         return deleted
 
     async def invalidate_all(self) -> None:
         """Evict everything of this cache."""
-        for binding in self._unique_stores():
+        for binding in self.unique_stores():
             await greenlet_spawn(
                 binding.writes.replace, [Change(EVERYTHING, "update", None, None, "flush", "invalidate_all")]
             )
@@ -286,45 +284,10 @@ class CacheManager:
         ``columns`` are the columns written; ``None`` when rows came or went, or when it is not known. Returns how many
         stamps were replaced. Raises :class:`CacheError` for a table or column that no model knows.
         """
-        named = self.models.named(table)
-        if columns is not None and not isinstance(columns, str):
-            fitting = [one for one in named if set(columns) <= {column.name for column in one.columns}]
-            named = fitting or named  # several metadata may have a table of this name
-        known = named[0] if named else None
-        declared = {name for names in self.settings.depends_on for name in (names,)}
-        if known is None and table not in declared:
-            raise CacheError(f"touched: takes the name of a table of a mapped class, got {table!r}")
-        if columns is not None and known is not None:
-            if isinstance(columns, str):
-                raise CacheError(f"touched: columns takes a collection of names, got {columns!r}")
-            unknown = sorted(set(columns) - {column.name for column in known.columns})
-            if unknown:
-                raise CacheError(f"touched: {table} has no column {unknown[0]!r}")
-        return await self._touch(
-            table,
-            _keys(pks),
-            None if columns is None else frozenset(columns),
-            "touched",
-            known,
-        )
+        return await touching.touched(self, table, columns, pks)
 
-    async def _touch(
-        self, name: str, keys: list[Any] | None, columns: frozenset[str] | None, cause: Any, table: Any
-    ) -> int:
-        total = 0
-        if keys == []:
-            return 0
-        for binding in self._unique_stores():
-            rows = None
-            if table is not None:
-                binding.suppose(table)
-            if keys is not None and table is not None:
-                rows = tuple(_row_of(binding, table, key) for key in keys)
-            change = Change(name, "update", columns, rows, cause, "")
-            total += await greenlet_spawn(binding.writes.replace, binding.follow([change]))
-        return total
-
-    def _unique_stores(self) -> list[Binding]:
+    def unique_stores(self) -> list[Binding]:
+        """Return one binding for each store: two engines of one database share theirs."""
         return list({id(binding.store): binding for binding in self.bindings}.values())
 
     # -- mode and observers --------------------------------------------------------------------------------------------
@@ -368,7 +331,7 @@ class CacheManager:
         seconds = None if ttl is None else self.settings.seconds(ttl, 0.0)
         if not self.bindings:
             raise CacheError("set_mode: fleet=True takes a cache that is bound to an engine")
-        for binding in self._unique_stores():
+        for binding in self.unique_stores():
             await binding.store.switch(mode, seconds)
 
     async def health(self, *, strict: bool = False) -> Health:
@@ -417,56 +380,3 @@ class CacheManager:
         observer = EvictionHook(hook)
         add_observer(self, observer)
         return partial(self.observers.remove, observer)
-
-
-def _keys(pks: Any) -> list[Any] | None:
-    if pks is None:
-        return None
-    if isinstance(pks, (str, bytes)) or not isinstance(pks, Iterable):
-        raise CacheError(f"pks takes a collection of primary keys, got {pks!r}")
-    return list(pks)
-
-
-def _row_of(binding: Binding, table: Any, key: Any) -> RowChange:
-    columns = list(table.primary_key.columns)
-    values = key if isinstance(key, (tuple, list)) else (key,)
-    if len(values) != len(columns):
-        raise CacheError(f"{table.fullname}: a primary key has {len(columns)} value(s), got {key!r}")
-    row: dict[str, str] = {}
-    for column, value in zip(columns, values):
-        normalise = binding.canonical.of(column)
-        if normalise is not None:
-            try:
-                row[column.name] = normalise(value)
-            except ValueError as error:
-                raise CacheError(
-                    f"{table.fullname}: {column.name} has no such value as {value!r}: {error}"
-                ) from error
-    return RowChange(row, row)
-
-
-def _is_one_of_several_workers() -> bool:
-    """Tell whether something says that this process is one of several (uvicorn's or gunicorn's workers)."""
-    several = os.environ.get("WEB_CONCURRENCY", "").isdigit() and int(os.environ["WEB_CONCURRENCY"]) > 1
-    return several or multiprocessing.parent_process() is not None
-
-
-def _database_name(url: URL) -> str:
-    name = url.database or "main"
-    is_file = url.get_backend_name() == "sqlite" and not name.startswith((":", "file:"))
-    return os.path.realpath(name) if is_file and url.database else name
-
-
-def _is_in_memory(url: URL) -> bool:
-    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
-
-
-def _same_database(one: URL, other: URL) -> bool:
-    if _is_in_memory(one):
-        return False
-    return (one.get_backend_name(), one.host, one.port, one.database) == (
-        other.get_backend_name(),
-        other.host,
-        other.port,
-        other.database,
-    )

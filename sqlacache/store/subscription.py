@@ -20,8 +20,8 @@ LONGEST_WAIT = 1.0
 
 
 CANCEL_AGAIN = 0.1
-"""Seconds after which a task that was cancelled and goes on is cancelled again: before Python 3.12, ``wait_for`` loses a
-cancellation that meets the end of what it waits for, such as redis-py's sending of a command."""
+"""Seconds after which a task that was cancelled and goes on is cancelled again: before Python 3.12, ``wait_for`` loses
+a cancellation that meets the end of what it waits for, such as redis-py's sending of a command."""
 
 
 class Listener(Protocol):

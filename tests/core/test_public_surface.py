@@ -149,11 +149,14 @@ def test_configure_describes_each_of_its_arguments() -> None:
 @pytest.mark.parametrize(
     "module",
     [
+        "capacity",
         "config",
         "decisions",
         "errors",
         "events",
+        "evictions",
         "explain",
+        "listening",
         "manager",
         "models",
         "observers",
