@@ -12,7 +12,6 @@ from typing import Any
 
 from cashews import register_backend
 from cashews.backends.redis import Redis as CashewsRedis
-from cashews.picklers import PicklerType
 
 from ..backend import Backend
 from ..tags import EVERYTHING
@@ -28,6 +27,11 @@ from .pushed import PushedTier
 from .redis import RedisStore
 from .subscription import Subscription
 from .transport import Transport
+
+try:
+    from cashews.picklers import PicklerType
+except ImportError:
+    PicklerType = None  # type: ignore[assignment,misc]  # cashews before 7.5
 
 ALIAS = "sqlacache+redis"
 """What cashews knows the backend by."""
@@ -120,4 +124,7 @@ class RedisBackend(CashewsRedis):
 
 
 # What users store through cashews themselves is pickled as with its own Redis backend; entries never are.
-register_backend(ALIAS, RedisBackend, pickler=PicklerType.DEFAULT)
+if PicklerType is None:  # before 7.5 the backend, not its registration, says so
+    register_backend(ALIAS, RedisBackend)
+else:
+    register_backend(ALIAS, RedisBackend, pickler=PicklerType.DEFAULT)
