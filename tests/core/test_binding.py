@@ -68,7 +68,7 @@ def listeners(engine: Any) -> Any:
             try:
                 counts[repr(target), name] = len(found)
             except TypeError:  # of classes: kept per class
-                counts[repr(target), name] = sum(len(x) for x in found._clslevel.values())
+                counts[repr(target), name] = sum(len(list(x)) for x in found._clslevel.values())
     return counts, dict(engine.dialect.__dict__)
 
 

@@ -217,6 +217,7 @@ async def test_noise_on_the_channels_is_survived(readers: list[Reader], redis_se
         b"1|" + json.dumps([99, "o", 2, 1.0, []]).encode(),
         b"-7|" + json.dumps([1, "o", 2, 1.0, [["users", [], "[[["]]]).encode(),
     ]
+    await works(readers, len(noise) + 1)  # and so the tier is subscribed
     with redis_server.client() as server:
         for round, data in enumerate(noise):
             assert server.publish(layout.channel, data) == 1, "the pushed tier listens"
