@@ -41,6 +41,7 @@ class Read:
         "held",
         "key",
         "keys",
+        "left",
         "names",
         "options",
         "parameters",
@@ -67,6 +68,8 @@ class Read:
         self.keys: frozenset[str] = frozenset()
         self.key: str | None = None
         self.timeout = 0.0
+        self.left = 0.0
+        """Seconds that the calls of the store may still take."""
         self.held: Any = None
         self.options: Mapping[str, Any] = {}
         self.reason: BypassReason | None = None

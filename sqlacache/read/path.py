@@ -94,6 +94,7 @@ class ReadPath:
         if self.binding.owed.meets(read.plan.tables):
             read.reason, read.why = "backend_unavailable", "an invalidation of these tables is owed"
             return None
+        began = time.perf_counter()
         try:
             sample = (store.peek if dry else store.lookup)(read.key, read.names)
             if sample.bypass is not None:
@@ -105,7 +106,11 @@ class ReadPath:
             shapes = [] if verdict.entry or dry else [shape for shape, _ in read.dependencies]
             if verdict.entry is None and not dry and not store.registered(shapes, read.names, sample):
                 sampled, registered = store.sample(
-                    read.names, read.plan.tables, shapes, self.settings.stamp_ttl
+                    read.names,
+                    read.plan.tables,
+                    shapes,
+                    self.settings.stamp_ttl,
+                    store.budget - (time.perf_counter() - began),
                 )
                 if sampled.bypass is not None:
                     read.reason, read.why = sampled.bypass, sampled.why
@@ -125,6 +130,7 @@ class ReadPath:
             verdict = verdict._replace(fillable=False)
         read.verdict = verdict
         read.stamps, read.under, read.tier = sample.stamps, sample.under, sample.tier
+        read.left = store.budget - (time.perf_counter() - began)
         return verdict
 
     # -- the three ways out --------------------------------------------------------------------------------------------
@@ -278,7 +284,7 @@ class ReadPath:
         if entry.size > self.settings.max_entry_bytes:
             return "too_large", None
         try:
-            return self.binding.store.fill(read.key, entry), entry
+            return self.binding.store.fill(read.key, entry, read.left), entry
         except TransportError:
             return "backend_error", entry
 

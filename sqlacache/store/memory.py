@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 from cashews import register_backend
@@ -84,6 +85,7 @@ class MemoryStore:
     """
 
     tier = "local"
+    budget = inf
     keeps_bytes = False
 
     def __init__(
@@ -146,7 +148,12 @@ class MemoryStore:
         return bool(tokens)
 
     def sample(
-        self, names: Sequence[str], tables: Iterable[str], shapes: Iterable[Shape], ttl: float
+        self,
+        names: Sequence[str],
+        tables: Iterable[str],
+        shapes: Iterable[Shape],
+        ttl: float,
+        within: float = inf,
     ) -> tuple[Sample, bool]:
         with self._lock:
             under_way = self._busy(EVERYTHING) or any(self._busy(table) for table in tables)
@@ -186,7 +193,7 @@ class MemoryStore:
             else:
                 self._stamps.move_to_end(name)
 
-    def fill(self, key: str, entry: Entry) -> FillOutcome:
+    def fill(self, key: str, entry: Entry, within: float = inf) -> FillOutcome:
         if entry.size > self.max_bytes:
             return "too_large"
         if entry.under is not None:

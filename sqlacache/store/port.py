@@ -8,6 +8,7 @@ both fronts.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from math import inf
 from typing import Protocol
 
 from ..decisions import Cause, FillOutcome
@@ -21,6 +22,9 @@ class Store(Protocol):
     tier: str
     """What a hit from here is called: ``local`` or ``remote``."""
 
+    budget: float
+    """Seconds that all calls of one read may take together; what is left is given as ``within``."""
+
     keeps_bytes: bool
     """Whether :meth:`fill` wants the rows' byte form (:attr:`.Entry.encoded`)."""
 
@@ -33,7 +37,12 @@ class Store(Protocol):
         ...
 
     def sample(
-        self, names: Sequence[str], tables: Iterable[str], shapes: Iterable[Shape], ttl: float
+        self,
+        names: Sequence[str],
+        tables: Iterable[str],
+        shapes: Iterable[Shape],
+        ttl: float,
+        within: float = inf,
     ) -> tuple[Sample, bool]:
         """Register ``shapes`` and seed the stamps that are missing, then return the stamps.
 
@@ -52,7 +61,7 @@ class Store(Protocol):
         """
         ...
 
-    def fill(self, key: str, entry: Entry) -> FillOutcome:
+    def fill(self, key: str, entry: Entry, within: float = inf) -> FillOutcome:
         """Store an entry, unless it is larger than everything the store may hold or its stamps are known to be gone.
 
         One that was sampled under another generation (:attr:`.Entry.under`) is never served.

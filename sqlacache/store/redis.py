@@ -12,13 +12,15 @@ What must be atomic is a script in ``lua/``. Beyond the store inside one process
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 from ..decisions import MODES, BypassReason, Cause, FillOutcome, MissReason
-from ..errors import SerializationError
+from ..errors import SerializationError, TransportError
 from ..tags import EVERYTHING, Shape, TableTouch, table_stamp
 from .announcing import Announcement
 from .codec import Codec
@@ -34,6 +36,10 @@ from .transport import UNKNOWN_RUN, Transport
 
 MAX_SHAPES = 512
 """Shapes in a table's registry; one more begins a new registry under a new table stamp."""
+READ_BUDGET = 0.25
+"""Seconds that all calls of one read may take together, with the timeout that calls have unless configured."""
+LEAST_TIME = 0.005
+"""With fewer seconds left, no call is begun."""
 REMEMBERED = 10_000
 """Keys of entries whose expiry is remembered, so that a miss can say that it expired or was evicted."""
 
@@ -80,6 +86,7 @@ class RedisStore:
         self.layout = layout
         self.codec = codec
         self.lease = lease
+        self.budget = max(READ_BUDGET, transport.timeout * 1.25)
         self.local = local
         self.pushed = local if isinstance(local, PushedTier) else None
         self.on_received: Callable[[Announcement], None] | None = None
@@ -103,6 +110,7 @@ class RedisStore:
         if self.pushed is not None and self.pushed.is_live:
             views = [StampView(version, nonce, False, None) for _, version, nonce in held.stamps]
             return Sample(held, views, under=held.under, tier="local")
+        began = time.monotonic()
         sample = self._ask(key, names, with_entry=False)
         if sample.under == held.under and _holds(held, sample.stamps):
             return sample._replace(entry=held, gone=None, tier="local")
@@ -111,7 +119,8 @@ class RedisStore:
         # Another process may have filled it anew.
         assert self.local is not None
         self.local.drop([key])
-        return self._with_stale(self._kept(key, self._ask(key, names, with_entry=True)), held)
+        within = self.budget - (time.monotonic() - began)
+        return self._with_stale(self._kept(key, self._ask(key, names, with_entry=True, within=within)), held)
 
     def peek(self, key: str, names: Sequence[str]) -> Sample:
         return self._ask(key, names, with_entry=True)
@@ -129,10 +138,10 @@ class RedisStore:
             self.local.put(key, sample.entry)
         return sample
 
-    def _ask(self, key: str, names: Sequence[str], *, with_entry: bool) -> Sample:
+    def _ask(self, key: str, names: Sequence[str], *, with_entry: bool, within: float = inf) -> Sample:
         """Ask the server for the stamps of an entry and, if it is not here, for the entry."""
         arrived = self._arrived
-        found = wait(self._fetch(key, names, with_entry=with_entry))
+        found = wait(self._within(within, self._fetch(key, names, with_entry=with_entry)))
         if found.mode is not None and found.mode in _MODES:
             return _nothing(len(names), "disabled", f"the mode of all processes is {_text(found.mode)}")
         if found.fence is not None and found.fence.isdigit():
@@ -174,6 +183,18 @@ class RedisStore:
             generation = None
         return generation, values[1], values[2 : len(keys)], values[len(keys) :]
 
+    async def _within(self, seconds: float, call: Coroutine[Any, Any, Any]) -> Any:
+        """Await a call for at most what is left of a read's time; it has a timeout of its own when there is enough."""
+        if seconds >= self.transport.timeout:
+            return await call
+        if seconds <= LEAST_TIME:
+            call.close()
+            raise TransportError("the calls before took the time that a read may wait for the cache")
+        try:
+            return await asyncio.wait_for(call, seconds)
+        except asyncio.TimeoutError as error:
+            raise TransportError(f"no answer in the {seconds:.3f} s left of what a read may wait") from error
+
     @property
     def _arrived(self) -> int:
         return self.pushed.arrived if self.pushed is not None else 0
@@ -207,7 +228,12 @@ class RedisStore:
         return "expired" if expires_at <= time.time() else "backend_evicted"
 
     def sample(
-        self, names: Sequence[str], tables: Iterable[str], shapes: Iterable[Shape], ttl: float
+        self,
+        names: Sequence[str],
+        tables: Iterable[str],
+        shapes: Iterable[Shape],
+        ttl: float,
+        within: float = inf,
     ) -> tuple[Sample, bool]:
         by_table: dict[str, list[Shape]] = {EVERYTHING: []}
         for table in tables:
@@ -215,7 +241,7 @@ class RedisStore:
         for shape in shapes:
             by_table.setdefault(shape.table, []).append(shape)
         arrived = self._arrived
-        status, generation, found = wait(self._sample(names, by_table, ttl))
+        status, generation, found = wait(self._within(within, self._sample(names, by_table, ttl)))
         generation = Generation(generation, arrived)
         if status == b"fenced":
             why = "another version writes here, too"
@@ -277,14 +303,14 @@ class RedisStore:
             return None
         return None if stamp is None else stamp.nonce
 
-    def fill(self, key: str, entry: Entry) -> FillOutcome:
+    def fill(self, key: str, entry: Entry, within: float = inf) -> FillOutcome:
         if entry.under is None or entry.encoded is None:
             return "fenced"
         life = entry.expires_at - time.time()
         if life <= 0:
             return "fenced"  # it expired on its way
         data = encode_entry(entry, entry.encoded)
-        if wait(self._store(key, entry, data, milliseconds(life))) != b"stored":
+        if wait(self._within(within, self._store(key, entry, data, milliseconds(life)))) != b"stored":
             return "fenced"
         self._remember(key, entry)
         if self.local is not None:

@@ -301,6 +301,19 @@ async def test_answering_slowly_is_not_an_outage_until_it_takes_too_long(two: Tw
     await settled(near, *READS)
 
 
+async def test_the_calls_of_one_read_share_its_time(two: Two) -> None:
+    """A lookup that took most of it leaves a seed what is left, and a fill nothing: the read goes to the database."""
+    near, _, proxy, _ = two
+    await settled(near, *READS)
+    with proxy.delayed(TIMEOUT * 0.7):
+        with proxy.counting() as sent:
+            await near.bypass(user(5), "backend_unavailable")
+        assert sent.get("MGET") == 1
+        assert sent.get("EVALSHA", 0) <= 1
+    await is_well(near)
+    await settled(near, user(5))
+
+
 async def test_a_commit_whose_answers_are_lost_is_settled_all_the_same(two: Two) -> None:
     near, far, proxy, _ = two
     for nth in range(2):
