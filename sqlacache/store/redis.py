@@ -12,15 +12,14 @@ What must be atomic is a script in ``lua/``. Beyond the store inside one process
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any, NamedTuple
 
 from ..decisions import MODES, BypassReason, Cause, FillOutcome, MissReason
-from ..errors import SerializationError, TransportError
+from ..errors import SerializationError
 from ..tags import EVERYTHING, Shape, TableTouch, table_stamp
 from .announcing import Announcement
 from .codec import Codec
@@ -29,7 +28,7 @@ from .local import LocalTier
 from .purging import purge
 from .pushed import Generation, PushedTier
 from .records import decode_entry, decode_stamp, encode_entry, encode_shape
-from .redis_commit import Commits, milliseconds, run, wait
+from .redis_commit import Commits, in_time, milliseconds, run, wait
 from .scripts import FILL, SAMPLE
 from .stamps import Entry, Sample, StampView
 from .transport import UNKNOWN_RUN, Transport
@@ -38,8 +37,6 @@ MAX_SHAPES = 512
 """Shapes in a table's registry; one more begins a new registry under a new table stamp."""
 READ_BUDGET = 0.25
 """Seconds that all calls of one read may take together, with the timeout that calls have unless configured."""
-LEAST_TIME = 0.005
-"""With fewer seconds left, no call is begun."""
 REMEMBERED = 10_000
 """Keys of entries whose expiry is remembered, so that a miss can say that it expired or was evicted."""
 
@@ -141,7 +138,7 @@ class RedisStore:
     def _ask(self, key: str, names: Sequence[str], *, with_entry: bool, within: float = inf) -> Sample:
         """Ask the server for the stamps of an entry and, if it is not here, for the entry."""
         arrived = self._arrived
-        found = wait(self._within(within, self._fetch(key, names, with_entry=with_entry)))
+        found = wait(in_time(within, self.transport.timeout, self._fetch(key, names, with_entry=with_entry)))
         if found.mode is not None and found.mode in _MODES:
             return _nothing(len(names), "disabled", f"the mode of all processes is {_text(found.mode)}")
         if found.fence is not None and found.fence.isdigit():
@@ -182,18 +179,6 @@ class RedisStore:
         if generation is not None and not generation.startswith(b"%s%s|" % (self._ours, run_id)):
             generation = None
         return generation, values[1], values[2 : len(keys)], values[len(keys) :]
-
-    async def _within(self, seconds: float, call: Coroutine[Any, Any, Any]) -> Any:
-        """Await a call for at most what is left of a read's time; it has a timeout of its own when there is enough."""
-        if seconds >= self.transport.timeout:
-            return await call
-        if seconds <= LEAST_TIME:
-            call.close()
-            raise TransportError("the calls before took the time that a read may wait for the cache")
-        try:
-            return await asyncio.wait_for(call, seconds)
-        except asyncio.TimeoutError as error:
-            raise TransportError(f"no answer in the {seconds:.3f} s left of what a read may wait") from error
 
     @property
     def _arrived(self) -> int:
@@ -241,7 +226,9 @@ class RedisStore:
         for shape in shapes:
             by_table.setdefault(shape.table, []).append(shape)
         arrived = self._arrived
-        status, generation, found = wait(self._within(within, self._sample(names, by_table, ttl)))
+        status, generation, found = wait(
+            in_time(within, self.transport.timeout, self._sample(names, by_table, ttl))
+        )
         generation = Generation(generation, arrived)
         if status == b"fenced":
             why = "another version writes here, too"
@@ -310,7 +297,10 @@ class RedisStore:
         if life <= 0:
             return "fenced"  # it expired on its way
         data = encode_entry(entry, entry.encoded)
-        if wait(self._within(within, self._store(key, entry, data, milliseconds(life)))) != b"stored":
+        if (
+            wait(in_time(within, self.transport.timeout, self._store(key, entry, data, milliseconds(life))))
+            != b"stored"
+        ):
             return "fenced"
         self._remember(key, entry)
         if self.local is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +20,8 @@ from .records import decode_shape, encode_cause
 from .scripts import MARK, SETTLE, UNMARK, Script
 from .transport import RUN, Answer, Transport
 
+LEAST_TIME = 0.005
+"""With fewer seconds left of a read's time, no call is begun."""
 MAX_STAMPS_PER_CALL = 2000
 """Stamps that one script replaces at most: 2,000 hold the server for some 15 ms (docs/operations.md)."""
 
@@ -179,3 +182,19 @@ def wait(coroutine: Coroutine[Any, Any, Any]) -> Any:
         # Called from where nothing can be awaited (a connection that the garbage collector gives back).
         coroutine.close()
         raise TransportError("the server cannot be asked outside of SQLAlchemy's greenlet") from error
+
+
+async def in_time(seconds: float, timeout: float, call: Coroutine[Any, Any, Any]) -> Any:
+    """Await a call for at most ``seconds``, what is left of a read's time; with enough its own ``timeout`` will do.
+
+    Raises :class:`~sqlacache.errors.TransportError` when the time is up.
+    """
+    if seconds >= timeout:
+        return await call
+    if seconds <= LEAST_TIME:
+        call.close()
+        raise TransportError("the calls before took the time that a read may wait for the cache")
+    try:
+        return await asyncio.wait_for(call, seconds)
+    except asyncio.TimeoutError as error:
+        raise TransportError(f"no answer in the {seconds:.3f} s left of what a read may wait") from error

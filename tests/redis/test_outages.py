@@ -378,7 +378,7 @@ async def test_a_server_that_is_full_and_evicts_nothing(file: str, make_redis: M
     async with near as one, far as other:
         for reader in (one, other):
             await settled(reader, *READS)
-        server.command("CONFIG SET", "maxmemory", "1mb")  # less than it has
+        server.command("CONFIG SET", "maxmemory", server.info()["used_memory"] // 2)  # less than it has
         for reader in (one, other):
             for read in READS:
                 await reader.hit(read)
