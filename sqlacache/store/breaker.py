@@ -55,7 +55,7 @@ class Breaker:
     def open(self, error: BaseException) -> None:
         """Open it, whatever the number of failures."""
         with self._lock:
-            self.why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            self.why = describe(error)
             self.opened_at = time.time()
         if self.on_open is not None:
             self.on_open()
@@ -71,3 +71,8 @@ class Breaker:
             self._failures = 0
             self.opened_at = None
             self.why = ""
+
+
+def describe(error: BaseException) -> str:
+    """Return an error in words; some of redis-py's have none."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -29,7 +29,8 @@ from redis.exceptions import AskError, MovedError, NoScriptError
 
 from ..errors import TransportError
 from .breaker import FAILURES as FAILURES_IN_A_ROW
-from .transport import FAILURES, Answer, Transport, describe, name_of
+from .breaker import describe
+from .transport import FAILURES, Answer, Transport, name_of
 
 Address = tuple[str, int]
 

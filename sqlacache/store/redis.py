@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 from typing import Any, NamedTuple
 
@@ -138,7 +139,7 @@ class RedisStore:
     def _ask(self, key: str, names: Sequence[str], *, with_entry: bool, within: float = inf) -> Sample:
         """Ask the server for the stamps of an entry and, if it is not here, for the entry."""
         arrived = self._arrived
-        found = wait(in_time(within, self.transport.timeout, self._fetch(key, names, with_entry=with_entry)))
+        found = self._wait(within, self._fetch(key, names, with_entry=with_entry))
         if found.mode is not None and found.mode in _MODES:
             return _nothing(len(names), "disabled", f"the mode of all processes is {_text(found.mode)}")
         if found.fence is not None and found.fence.isdigit():
@@ -180,6 +181,10 @@ class RedisStore:
             generation = None
         return generation, values[1], values[2 : len(keys)], values[len(keys) :]
 
+    def _wait(self, within: float, call: Coroutine[Any, Any, Any]) -> Any:
+        """Await a call of a read, for what is left of its time."""
+        return wait(in_time(within, self.transport.timeout, call))
+
     @property
     def _arrived(self) -> int:
         return self.pushed.arrived if self.pushed is not None else 0
@@ -188,16 +193,11 @@ class RedisStore:
         """Return an entry with its rows decoded. Raises :class:`SerializationError`."""
         assert entry.data is not None  # as decode_entry made it
         rows = self.codec.decode_rows(entry.data)
-        return Entry(
-            stamps=entry.stamps,
+        return replace(
+            entry,
             description=rows.description,
             rows=() if rows.mutable else rows.rows,
             data=entry.data if rows.mutable else None,
-            stored_at=entry.stored_at,
-            expires_at=entry.expires_at,
-            load_seconds=entry.load_seconds,
-            size=entry.size,
-            count=entry.count,
             under=under,
         )
 
@@ -226,9 +226,7 @@ class RedisStore:
         for shape in shapes:
             by_table.setdefault(shape.table, []).append(shape)
         arrived = self._arrived
-        status, generation, found = wait(
-            in_time(within, self.transport.timeout, self._sample(names, by_table, ttl))
-        )
+        status, generation, found = self._wait(within, self._sample(names, by_table, ttl))
         generation = Generation(generation, arrived)
         if status == b"fenced":
             why = "another version writes here, too"
@@ -297,10 +295,7 @@ class RedisStore:
         if life <= 0:
             return "fenced"  # it expired on its way
         data = encode_entry(entry, entry.encoded)
-        if (
-            wait(in_time(within, self.transport.timeout, self._store(key, entry, data, milliseconds(life))))
-            != b"stored"
-        ):
+        if self._wait(within, self._store(key, entry, data, milliseconds(life))) != b"stored":
             return "fenced"
         self._remember(key, entry)
         if self.local is not None:

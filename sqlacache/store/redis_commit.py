@@ -51,12 +51,8 @@ class Commits:
     async def _ask(self, tables: Sequence[str]) -> None:
         for table in tables:
             flat = (await self.transport.call(b"HGETALL", self.layout.registry(table))).value
-            fields = dict(zip(flat[::2], flat[1::2]))
-            try:
-                shapes = tuple(decode_shape(value) for name, value in fields.items() if name != b"")
-            except SerializationError:
-                continue
-            self._shapes[table] = (fields.get(b"", b""), shapes)
+            with suppress(SerializationError):  # then the commit finds out
+                self._shapes[table] = _registry(flat)
 
     def registered(self, shapes: Iterable[Shape]) -> None:
         """Take note of shapes that this process has registered: the registry is not what it saw last."""
@@ -128,16 +124,22 @@ class Commits:
 
     def _learn(self, touched: Mapping[str, TableTouch], registries: Sequence[Sequence[bytes]]) -> None:
         """Take over the registries that a commit found changed."""
-        for table, (revision, *flat) in zip(touched, registries):
+        for table, (_, *flat) in zip(touched, registries):
             try:
-                shapes = tuple(
-                    decode_shape(value) for name, value in zip(flat[::2], flat[1::2]) if name != b""
-                )
+                self._shapes[table] = _registry(flat)
             except SerializationError:
                 # Without knowing every shape nobody can say what to touch: without a registry the table goes.
                 wait(self.transport.call(b"DEL", self.layout.registry(table)))
-                shapes, revision = (), b""
-            self._shapes[table] = (revision, shapes)
+                self._shapes[table] = (b"", ())
+
+
+def _registry(flat: Sequence[bytes]) -> tuple[bytes, tuple[Shape, ...]]:
+    """Return a registry's revision and shapes, of the fields and values of its hash.
+
+    Raises :class:`~sqlacache.errors.SerializationError` for a shape that cannot be read.
+    """
+    fields = dict(zip(flat[::2], flat[1::2]))
+    return fields.pop(b"", b""), tuple(map(decode_shape, fields.values()))
 
 
 def run(

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from ..errors import SerializationError
 from .announcing import Announcement, decode
-from .transport import FAILURES, Transport, describe
+from .breaker import describe
+from .transport import FAILURES, Transport
 
 logger = logging.getLogger("sqlacache")
 

@@ -38,7 +38,7 @@ from redis.exceptions import TimeoutError as TimedOut
 
 from ..backend import Sentinel
 from ..errors import TransportError
-from .breaker import Breaker
+from .breaker import Breaker, describe
 from .scripts import Script
 
 FAILURES = (RedisError, OSError, asyncio.TimeoutError)
@@ -344,8 +344,3 @@ async def _introduce(connection: Any) -> None:
 def name_of(command: Sequence[Any]) -> str:
     """Return a command's name as text."""
     return command[0].decode() if isinstance(command[0], bytes) else str(command[0])
-
-
-def describe(error: BaseException) -> str:
-    """Return an error in words; some of redis-py's have none."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
