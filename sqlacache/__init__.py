@@ -9,6 +9,13 @@ Cache what a FastAPI application reads::
 
 From then on ``session.get(User, 42)`` is cached and ``session.commit()`` invalidates it; sessions are used as before.
 
+Cache what a Flask application, a Celery worker or a script reads through ordinary sessions::
+
+    from sqlacache import configure_sync
+
+    cache = configure_sync(backend="redis://localhost", models={"*": {"timeout": 3600}})
+    cache.bind(engine)    # and so on, without ``await``
+
 One read otherwise than the others::
 
     await session.execute(statement, execution_options={"sqlacache_timeout": 60})   # seconds
@@ -34,15 +41,10 @@ In tests::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
-
-from sqlalchemy.orm import Session
 
 from . import testing
-from .backend import Seconds
-from .config import settings as _settings
+from .configuring import configure, configure_sync
 from .decisions import (
     Cause,
     Decision,
@@ -58,7 +60,7 @@ from .errors import CacheError, ConfigError, SerializationError, TransportError
 from .explain import Explanation
 from .manager import CacheManager
 from .observers import Observer
-from .store.codec import Codec
+from .sync import SyncCacheManager
 
 __all__ = [
     "CacheError",
@@ -75,9 +77,11 @@ __all__ = [
     "Received",
     "SerializationError",
     "StampChange",
+    "SyncCacheManager",
     "TableChange",
     "TransportError",
     "configure",
+    "configure_sync",
     "testing",
 ]
 
@@ -85,102 +89,3 @@ try:
     __version__ = version("sqlacache")
 except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0+unknown"
-
-
-def configure(
-    backend: str | Mapping[str, Any] = "mem://",
-    models: Mapping[Any, Any] | None = None,
-    prefix: str = "sqlacache",
-    default_timeout: Seconds = 3600,
-    serializer: str | Codec = "sqlalchemy",
-    *,
-    name: str | None = None,
-    mode: str = "on",
-    vary: Callable[[Session], Any] | None = None,
-    jitter: float = 0.0,
-    telemetry: Any = True,
-    observers: Iterable[Observer] = (),
-    functions: Collection[str] = (),
-    depends_on: Mapping[str, Collection[str]] | None = None,
-    writes_also: Mapping[str, Collection[str]] | None = None,
-    isolation: str = "strict",
-    old_values: str = "read",
-    max_entry_bytes: int = 1 << 20,
-    max_bytes: int | None = None,
-    lease: Seconds = 30,
-    local: str | None = "default",
-    on_error: str = "bypass",
-) -> CacheManager:
-    """Configure a cache. It does nothing until :meth:`CacheManager.bind` gives it an engine.
-
-    Args:
-        backend: ``mem://``, ``redis://``, ``rediss://`` or ``unix://``, or a mapping of a ``url`` and options:
-            ``max_bytes``; for Redis also ``timeout`` (seconds to wait for an answer), ``max_connections``, ``cluster``,
-            ``sentinel``, ``username``, ``password``, ``bound`` (of the pushed tier) and what begins with ``ssl_``. The
-            environment variable ``SQLACACHE_BACKEND`` overrides it.
-        models: What is cached: mapped classes (or dotted paths to them, or ``"*"`` for every mapped class without an
-            entry of its own or of a base) to ``{"ops": ..., "timeout": ...}``, or to ``None`` for never. ``ops`` is
-            ``"all"`` or any of ``get``, ``fetch``, ``count``, ``exists``; with ``()`` only
-            :meth:`CacheManager.execute` caches.
-        prefix: Under which everything is stored.
-        default_timeout: Seconds that an entry lives where its model says nothing else.
-        serializer: ``"sqlalchemy"``, the safe row codec; ``"pickle"`` for exotic types, if whoever can write to the
-            backend may also run code here; or an object with ``name``, ``encode_rows`` and ``decode_rows``.
-        name: Name of the cache in records and metrics; by default the prefix.
-        mode: ``on``, ``write_only`` or ``off``. The environment variable ``SQLACACHE_MODE`` overrides it.
-        vary: Function of a (synchronous) session whose value becomes part of every key: tenant, role.
-        jitter: Fraction by which timeouts are shortened at random, so that entries do not expire together.
-        telemetry: ``True`` for spans and metrics as ``sqlacache_telemetry`` makes them by default, options for it, or
-            ``None`` for none.
-        observers: Told of every decision; see :class:`Observer`.
-        functions: SQL functions that are pure beside those known to be.
-        depends_on: For views: the tables that each reads from.
-        writes_also: For triggers: the tables that a write to a table writes, too.
-        isolation: ``strict`` (transactions at REPEATABLE READ or above are not served) or ``relaxed``.
-        old_values: ``read``: where a cached read is narrowed by a column, an UPDATE or DELETE by primary key first
-            reads what that column was, under the lock that it takes anyway; ``widen``: it touches all such reads
-            instead.
-        max_entry_bytes: A result larger than this is not stored.
-        max_bytes: Room for entries in this process: 256 MiB for ``mem://``, 64 MiB for the local tier unless given.
-        lease: Seconds longer than the longest COMMIT; a writer that did not come back by then is taken for dead.
-        local: With Redis, ``"validated"`` (the default) keeps decoded rows in this process and asks Redis only whether
-            they still hold; ``"pushed"`` does not ask while Redis announces every commit, and may be behind by
-            ``backend={"bound": seconds}`` (1); ``None`` keeps none.
-        on_error: When Redis cannot be told of a commit: ``"bypass"`` commits, owes the invalidation and reads the
-            tables from the database until it is delivered; ``"raise"`` refuses the commit.
-
-    Raises:
-        ConfigError: Names the offending argument, what it got and what it takes.
-    """
-    checked = _settings(
-        backend=backend,
-        models=models,
-        prefix=prefix,
-        default_timeout=default_timeout,
-        serializer=serializer,
-        name=name,
-        mode=mode,
-        vary=vary,
-        jitter=jitter,
-        functions=functions,
-        depends_on=depends_on,
-        writes_also=writes_also,
-        isolation=isolation,
-        old_values=old_values,
-        max_entry_bytes=max_entry_bytes,
-        max_bytes=max_bytes,
-        lease=lease,
-        local=local,
-        on_error=on_error,
-        observers=observers,
-    )
-    checked.observers = (*_telemetry(telemetry, checked.mode), *checked.observers)
-    return CacheManager(checked)
-
-
-def _telemetry(telemetry: Any, mode: Any) -> Iterable[Observer]:
-    if telemetry is None or telemetry is False:
-        return ()
-    from sqlacache_telemetry import observers
-
-    return observers(telemetry, mode=mode)

@@ -34,7 +34,7 @@ from .write.phases import Commit
 from .write.rawsql import classify
 
 if TYPE_CHECKING:
-    from .manager import CacheManager
+    from .core import Core
 
 logger = logging.getLogger("sqlacache")
 
@@ -71,7 +71,7 @@ class _Keys(Mapping[str, tuple[str, ...]]):
 class Binding:
     """One engine's part of a cache."""
 
-    def __init__(self, manager: CacheManager, engine: Engine, database: str) -> None:
+    def __init__(self, manager: Core, engine: Engine, database: str) -> None:
         self.manager = manager
         self.settings = manager.settings
         self.observers = manager.observers

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .manager import CacheManager
+    from .core import Core
 
 
 class Capacity:
     """Looks at the stores of one cache: ``mem://`` itself, or the local tier before a shared backend."""
 
-    def __init__(self, manager: CacheManager) -> None:
+    def __init__(self, manager: Core) -> None:
         self._manager = manager
         self._told: tuple[int, int] | None = None
 

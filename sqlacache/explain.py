@@ -13,7 +13,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, object_mapper
 from sqlalchemy.sql.expression import TextClause
 
@@ -117,23 +116,19 @@ def _told(cause: Cause) -> str:
     return f"{cause.cause}: {what}{keys}{columns} at {when} UTC by {cause.pid}@{cause.host}{trace}"
 
 
-async def explain(session: AsyncSession, statement: Any, parameters: Any = None) -> Explanation:
+def explain(session: Session, statement: Any, parameters: Any = None) -> Explanation:
     """Explain what ``session.execute(statement, parameters)`` would do."""
-    return await session.run_sync(lambda sync: _explain(sync, statement, parameters, {}, {}))
+    return _explain(session, statement, parameters, {}, {})
 
 
-async def explain_get(session: AsyncSession, model: type, key: Any) -> Explanation:
+def explain_get(session: Session, model: type, key: Any) -> Explanation:
     """Explain what ``session.get(model, key)`` would do, if the session does not hold the object already."""
-
-    def run(sync: Session) -> Explanation:
-        asked: list[tuple[Any, Any, Any, Any]] = []
-        with _Asking(asked, bind=sync.get_bind(mapper=model)) as throwaway:
-            with suppress(Rewritten):
-                throwaway.get(model, key)
-        statement, parameters, options, arguments = asked[0]
-        return _explain(sync, statement, parameters, options, arguments)
-
-    return await session.run_sync(run)
+    asked: list[tuple[Any, Any, Any, Any]] = []
+    with _Asking(asked, bind=session.get_bind(mapper=model)) as throwaway:
+        with suppress(Rewritten):
+            throwaway.get(model, key)
+    statement, parameters, options, arguments = asked[0]
+    return _explain(session, statement, parameters, options, arguments)
 
 
 class _Asking(Session):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .errors import TransportError
 
 if TYPE_CHECKING:
-    from .manager import CacheManager
+    from .core import Core
 
 Status = Literal["ok", "degraded", "owed"]
 
@@ -29,7 +29,7 @@ class Health:
         return {"status": self.status, "reasons": list(self.reasons), "ready": self.ready}
 
 
-async def health(manager: CacheManager, *, strict: bool) -> Health:
+async def health(manager: Core, *, strict: bool) -> Health:
     """Ask the backend and look at what is owed."""
     reasons: list[str] = []
     backend = manager.backend
@@ -49,7 +49,7 @@ async def health(manager: CacheManager, *, strict: bool) -> Health:
     return Health(status, (*(f"owed: {what}" for what in owed), *reasons), not strict or status == "ok")
 
 
-async def _shared(manager: CacheManager) -> list[str]:
+async def _shared(manager: Core) -> list[str]:
     """Return what processes that share a backend have in common and that keeps them from serving."""
     found = []
     for store in {id(binding.store): binding.store for binding in manager.bindings}.values():

@@ -1,74 +1,31 @@
-"""The cache as users hold it."""
+"""The cache as asynchronous applications hold it."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import threading
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from contextvars import ContextVar
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from cashews import Cache
-from sqlalchemy import inspect
+from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.util import greenlet_spawn
 
-from . import events, explain, touching
-from .backend import masked
-from .binding import Binding
-from .capacity import Capacity
-from .config import Policy, Settings
-from .databases import database_name, is_in_memory, is_one_of_several_workers, same_database
-from .decisions import MODES, Eviction, Mode
-from .errors import CacheError, ConfigError, TransportError
-from .evictions import EvictionHook
+from . import explain, touching
+from .config import Settings
+from .core import Core
+from .decisions import Mode
+from .errors import ConfigError
 from .explain import Explanation
+from .front.asynchronous import AsyncFront
 from .health import Health, health
-from .listening import add_observer, listen
-from .models import Models, is_mapped
-from .observers import Observer, Observers
-from .recovery import Recovery
-from .store.opening import set_up
-from .tags import EVERYTHING
-from .write.dml import Change
 
 __all__ = ["CacheManager"]
 
-logger = logging.getLogger("sqlacache")
 
-OWED_WAIT = 5.0
-"""Seconds that ``disconnect()`` waits for invalidations that are owed."""
-
-
-class CacheManager:
+class CacheManager(Core):
     """A cache: bind it to engines, and sessions on them are cached. Made by :func:`sqlacache.configure`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.observers = Observers(settings.observers)
-        self.capacity = Capacity(self)
-        self.models = Models()
-        self.cashews = Cache()
-        """The cashews cache that owns the backend; ``disable()`` and ``enable()`` on it work as cashews documents."""
-        self.backend = set_up(self.cashews, settings)
-        self.recovery = Recovery(self)
-        if self.backend.breaker is not None:
-            self.backend.breaker.on_open = self.recovery.start
-            self.backend.breaker.on_failure = partial(self.observers.backend_failed, settings.name)
-        self._mode: Mode = settings.mode
-        self.bindings: list[Binding] = []
-        """One per engine bound."""
-        self._bypassed: ContextVar[bool] = ContextVar(f"sqlacache_bypassed_{settings.name}", default=False)
-        self._lock = threading.Lock()
-
-    def __repr__(self) -> str:
-        databases = ", ".join(binding.database for binding in self.bindings) or "nothing"
-        return f"<CacheManager {self.settings.name!r} mode={self._mode} bound to {databases}>"
-
-    # -- binding -------------------------------------------------------------------------------------------------------
+        super().__init__(settings, AsyncFront())
 
     async def bind(self, engine: AsyncEngine, database: str | None = None) -> None:
         """Cache the sessions of ``engine`` from now on; binding an engine twice changes nothing.
@@ -82,91 +39,7 @@ class CacheManager:
             ConfigError: A model cannot be imported or is not mapped; the engine belongs to another cache; the name is
                 taken by another database.
         """
-        if not isinstance(engine, AsyncEngine):
-            raise ConfigError(f"bind: takes an AsyncEngine, got {type(engine).__name__}")
-        root: Any = engine.sync_engine
-        while hasattr(root, "_proxied"):
-            root = root._proxied
-        name = database or database_name(root.url)
-        async with self._alone():
-            bound = events.binding_of(root.dialect)
-            if bound is not None:
-                if bound.manager is not self:
-                    raise ConfigError(
-                        f"bind: the engine is bound to the cache {bound.settings.name!r} already; disconnect that first"
-                    )
-                if database is not None and bound.database != database:
-                    raise ConfigError(
-                        f"bind: the engine is bound as database={bound.database!r} already, got {database!r}"
-                    )
-                return
-            if database is None and not self.settings.backend.is_memory and is_in_memory(root.url):
-                raise ConfigError(
-                    "bind: an SQLite database in memory belongs to this process, and other processes that share the "
-                    "backend may have one of the same name; give it a name of its own with database=..."
-                )
-            for other in self.bindings:
-                if other.database == name and not same_database(other.engine.url, root.url):
-                    raise ConfigError(
-                        f"bind: the name {name!r} belongs to {masked(str(other.engine.url))}; give "
-                        f"{masked(str(root.url))} another one with database=..."
-                    )
-            self.models.refresh()
-            self.settings.resolve(self.models.mappers, is_mapped)
-            await self.cashews.init()
-            await self._reach_backend()
-            binding = Binding(self, root, name)
-            await self._read_catalog(engine, binding)
-            await greenlet_spawn(binding.attach)
-            events.add(binding)
-            self.bindings.append(binding)
-            listen(self, binding)
-        self.observers.bound(self.settings.name, sorted(self._configured_tables()))
-        self.observers.owed(self.settings.name, sum(len(one.owed) for one in self.bindings))
-        self.capacity.tell()
-        if self.settings.backend.is_memory and is_one_of_several_workers():
-            logger.warning(
-                "%s: mem:// belongs to this process alone, which looks like one of several workers: "
-                "they do not hear of each other's writes",
-                self.settings.name,
-            )
-
-    async def _reach_backend(self) -> None:
-        """Find out whether the backend answers; without it, binding succeeds and reads go to the database."""
-        if self.backend.transport is None:
-            return
-        try:
-            await self.backend.transport.call(b"PING")
-        except TransportError as error:
-            if self.settings.on_error == "raise":
-                raise
-            logger.warning(
-                "%s: bound without its backend, which is being probed: %s", self.settings.name, error
-            )
-            self.backend.breaker.open(error)
-
-    @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        """Bind and disconnect one at a time, also from several loops: an ``asyncio.Lock`` belongs to one."""
-        while not self._lock.acquire(blocking=False):  # noqa: ASYNC110  # whoever holds it may run in another loop
-            await asyncio.sleep(0.005)
-        try:
-            yield
-        finally:
-            self._lock.release()
-
-    async def _read_catalog(self, engine: AsyncEngine, binding: Binding) -> None:
-        async with engine.connect() as connection:
-            await connection.run_sync(binding.read_catalog)
-
-    def _configured_tables(self) -> set[str]:
-        wanted: set[str] = set()
-        for name in self.models.tables():
-            for table in self.models.named(name):
-                policy: Policy = self.settings.policy([table])
-                if policy.ops and self.models.mappers(table):
-                    wanted.add(name)
-        return wanted
+        await self._bind(_sync_engine(engine), database)
 
     async def disconnect(self) -> None:
         """Unbind every engine and forget every entry of this process; nothing of ours listens anywhere afterwards.
@@ -174,15 +47,7 @@ class CacheManager:
         Invalidations that are owed to the backend are waited for, a few seconds at most; an error in the log says what
         could not be delivered.
         """
-        async with self._alone():
-            for what in await self.recovery.drain(OWED_WAIT):
-                logger.error("%s: not delivered: %s", self.settings.name, what)
-            while self.bindings:
-                binding = self.bindings.pop()
-                events.discard(binding)
-                await greenlet_spawn(binding.detach)
-            await self.cashews.close()
-        self.capacity.tell()
+        await self._disconnect()
 
     def lifespan(
         self, *engines: AsyncEngine, database: str | None = None
@@ -203,39 +68,19 @@ class CacheManager:
 
         return run
 
-    # -- reading -------------------------------------------------------------------------------------------------------
-
     async def execute(
         self, session: AsyncSession, statement: Any, parameters: Any = None, *, timeout: Any = None
     ) -> Any:
         """Execute a read, cached also where the model's ``ops`` leave its operation out; ``timeout`` in seconds."""
-        options: dict[str, Any] = {"sqlacache_force": True}
-        if timeout is not None:
-            options["sqlacache_timeout"] = self.settings.seconds(timeout, 0.0)
-        return await session.execute(statement, parameters, execution_options=options)
-
-    @contextmanager
-    def bypassed(self) -> Iterator[None]:
-        """Let reads of this task go past the cache inside the block; its writes invalidate as ever."""
-        token = self._bypassed.set(True)
-        try:
-            yield
-        finally:
-            self._bypassed.reset(token)
-
-    def is_bypassed(self) -> bool:
-        """Tell whether this task is inside :meth:`bypassed`, or disabled the backend through cashews."""
-        return self._bypassed.get() or self.backend.is_disable()
+        return await session.execute(statement, parameters, execution_options=self.forced(timeout))
 
     async def explain(self, session: AsyncSession, statement: Any, parameters: Any = None) -> Explanation:
         """Say what ``session.execute(statement)`` would do and why; loads nothing and changes nothing."""
-        return await explain.explain(session, statement, parameters)
+        return await session.run_sync(explain.explain, statement, parameters)
 
     async def explain_get(self, session: AsyncSession, model: type, key: Any) -> Explanation:
         """Say what ``session.get(model, key)`` would do and why, if the session does not hold the object already."""
-        return await explain.explain_get(session, model, key)
-
-    # -- invalidating --------------------------------------------------------------------------------------------------
+        return await session.run_sync(explain.explain_get, model, key)
 
     async def invalidate(self, model: type, pks: Iterable[Any] | None = None) -> int:
         """Evict what depends on rows of ``model`` with the primary keys ``pks``, or on any row of it.
@@ -243,14 +88,7 @@ class CacheManager:
         Composite keys are tuples in the order of the model's primary key. Lists and counts that could hold such rows
         go, too. Returns how many stamps were replaced.
         """
-        if not is_mapped(model):
-            raise CacheError(f"invalidate: takes a mapped class, got {model!r}")
-        keys = touching.keys_of(pks)
-        total = 0
-        mapper: Any = inspect(model)
-        for table in mapper.tables:
-            total += await touching.touch(self, table.fullname, keys, None, "explicit", table)
-        return total
+        return await self._invalidate(model, pks)
 
     async def purge(self, model: type) -> int:
         """Evict what depends on ``model`` and delete its bytes, which otherwise stay until they expire.
@@ -258,23 +96,11 @@ class CacheManager:
         It looks at every entry of the cache: for personal data that must go, not for every day. Returns how many
         entries were deleted. Raises :class:`TransportError` when the backend does not answer.
         """
-        await self.invalidate(model)
-        mapper: Any = inspect(model)
-        tables = [table.fullname for table in mapper.tables]
-        deleted = 0
-        for binding in self.unique_stores():
-            deleted += await greenlet_spawn(binding.store.purge, tables)
-        self.capacity.tell()
-        return deleted
+        return await self._purge(model)
 
     async def invalidate_all(self) -> None:
         """Evict everything of this cache."""
-        for binding in self.unique_stores():
-            await greenlet_spawn(
-                binding.writes.replace, [Change(EVERYTHING, "update", None, None, "flush", "invalidate_all")]
-            )
-            binding.store.delete_everything()
-        self.capacity.tell()
+        await self._invalidate_all()
 
     async def touched(
         self, table: str, columns: Collection[str] | None = None, pks: Iterable[Any] | None = None
@@ -285,17 +111,6 @@ class CacheManager:
         stamps were replaced. Raises :class:`CacheError` for a table or column that no model knows.
         """
         return await touching.touched(self, table, columns, pks)
-
-    def unique_stores(self) -> list[Binding]:
-        """Return one binding for each store: two engines of one database share theirs."""
-        return list({id(binding.store): binding for binding in self.bindings}.values())
-
-    # -- mode and observers --------------------------------------------------------------------------------------------
-
-    @property
-    def mode(self) -> Mode:
-        """``on``; ``write_only`` (invalidates, never serves); ``off`` (neither)."""
-        return self._mode
 
     async def set_mode(self, mode: Mode, *, fleet: bool = False, ttl: Any = None) -> None:
         """Switch the mode. What was cached before ``off`` is not served after it.
@@ -311,28 +126,7 @@ class CacheManager:
             CacheError: Another mode, or a backend that processes do not share.
             TransportError: The backend could not be told.
         """
-        if mode not in MODES:
-            raise CacheError(f"set_mode: takes one of {', '.join(MODES)}, got {mode!r}")
-        if fleet:
-            await self._switch_fleet(mode, ttl)
-            return
-        if ttl is not None:
-            raise CacheError(f"set_mode: ttl goes with fleet=True, got ttl={ttl!r} without it")
-        if self._mode == "off" and mode != "off":
-            # Writes went unseen meanwhile: everything stored before is void. Fence first, then serve.
-            await self.invalidate_all()
-        self._mode = mode
-
-    async def _switch_fleet(self, mode: Mode, ttl: Any) -> None:
-        if self.settings.backend.is_memory:
-            raise CacheError(
-                "set_mode: fleet=True takes a backend that processes share; mem:// belongs to this one"
-            )
-        seconds = None if ttl is None else self.settings.seconds(ttl, 0.0)
-        if not self.bindings:
-            raise CacheError("set_mode: fleet=True takes a cache that is bound to an engine")
-        for binding in self.unique_stores():
-            await binding.store.switch(mode, seconds)
+        await self._set_mode(mode, fleet, ttl)
 
     async def health(self, *, strict: bool = False) -> Health:
         """Say whether the cache works: ``ok``, ``degraded`` or ``owed``, with reasons.
@@ -342,41 +136,9 @@ class CacheManager:
         """
         return await health(self, strict=strict)
 
-    @property
-    def name(self) -> str:
-        """Name of the cache in records and metrics."""
-        return self.settings.name
 
-    def add_observer(self, observer: Observer) -> None:
-        """Tell ``observer`` of decisions from now on.
-
-        Raises :class:`CacheError` when it wants to hear of other processes, nobody else does, the cache is bound, and
-        no event loop runs to listen in.
-        """
-        add_observer(self, observer)
-
-    def remove_observer(self, observer: Observer) -> None:
-        """Tell ``observer`` no more."""
-        self.observers.remove(observer)
-
-    def on_evict(self, hook: Callable[[Eviction], Any]) -> Callable[[], None]:
-        """Call ``hook`` for every table that a commit or a call touched, in this process or another one.
-
-        It is called inside ``commit()`` for those of this process (and once more if Redis could be told only later),
-        and from the event loop when the announcement of another one arrives: keep it short. An error that it raises is
-        counted and logged like an observer's, and harms nobody. Announcements are not kept for those who are not
-        connected: rely on them for speed, never for correctness.
-
-        Args:
-            hook: Takes an :class:`Eviction`; an ordinary function, not a coroutine function.
-
-        Returns:
-            A function that removes the hook.
-
-        Raises:
-            CacheError: Not such a function; or the cache is bound to Redis, nobody listens to other processes yet, and
-                no event loop runs to listen in.
-        """
-        observer = EvictionHook(hook)
-        add_observer(self, observer)
-        return partial(self.observers.remove, observer)
+def _sync_engine(engine: Any) -> Engine:
+    if not isinstance(engine, AsyncEngine):
+        hint = "; for an Engine there is configure_sync()" if isinstance(engine, Engine) else ""
+        raise ConfigError(f"bind: takes an AsyncEngine, got {type(engine).__name__}{hint}")
+    return engine.sync_engine

@@ -1,20 +1,20 @@
-"""The task that brings a cache back after its backend failed: it probes the server, then delivers what is owed.
+"""What brings a cache back after its backend failed: it probes the server, then delivers what is owed.
 
-It runs in the event loop that noticed the failure, as long as there is something to do; another loop takes over if that
-one ends. The first probe comes at once and later ones at most a second apart.
+A task in the event loop that noticed the failure (another loop takes over if that one ends), or a thread, does it as
+long as there is something to do. The first probe comes at once and later ones at most a second apart.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING
 
 from .errors import TransportError
+from .front.port import Worker
 
 if TYPE_CHECKING:
-    from .manager import CacheManager
+    from .core import Core
 
 logger = logging.getLogger("sqlacache")
 
@@ -26,12 +26,10 @@ LONGEST_WAIT = 1.0
 class Recovery:
     """Looks after one cache's backend."""
 
-    def __init__(self, manager: CacheManager) -> None:
+    def __init__(self, manager: Core) -> None:
         self._manager = manager
-        self._task: asyncio.Task[None] | None = None
-        self._loop: Any = None
-        self._pid = 0
-        """Whose task it is: after a fork, the parent's goes on in the parent alone."""
+        self._worker: Worker | None = None
+        self._lock = threading.Lock()
 
     @property
     def is_needed(self) -> bool:
@@ -41,23 +39,15 @@ class Recovery:
         return (breaker is not None and breaker.is_open) or any(binding.owed for binding in manager.bindings)
 
     def start(self) -> None:
-        """Begin, unless it is under way; without a running loop, somebody else will."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return
-        is_ours = self._task is not None and not self._task.done() and self._pid == os.getpid()
-        if is_ours and (self._loop is loop or self._loop.is_running()):
-            return  # this one, or another loop of this process, is at it
-        self._loop, self._pid = loop, os.getpid()
-        self._task = loop.create_task(self._run(), name="sqlacache recovery")
+        """Begin, unless it is under way; where nothing can be begun, somebody else will."""
+        front = self._manager.front
+        with self._lock:
+            if front.can_start() and (self._worker is None or not self._worker.is_alive):
+                self._worker = front.start(self._run, "sqlacache recovery")
 
     async def _run(self) -> None:
         wait = FIRST_WAIT
-        me = asyncio.current_task()
-        while (
-            self.is_needed and self._task is me
-        ):  # another loop may have taken over while this one stood still
+        while self._goes_on():
             try:
                 await self._once()
                 wait = FIRST_WAIT
@@ -69,7 +59,18 @@ class Recovery:
                 self._manager.observers.backend_failed(self._manager.name, "recovery", error)
                 wait = min(wait * 2, LONGEST_WAIT)
             if self.is_needed:
-                await asyncio.sleep(wait)
+                await self._manager.front.sleep(wait)
+
+    def _goes_on(self) -> bool:
+        """Tell whether who asks is to go on: another loop may have taken over while this one stood still.
+
+        Who is done is no longer under way from then on: what is owed a moment later begins anew.
+        """
+        with self._lock:
+            is_mine = self._worker is not None and self._worker.is_current
+            if is_mine and not self.is_needed:
+                self._worker = None
+            return is_mine and self.is_needed
 
     async def _once(self) -> None:
         manager = self._manager
@@ -83,20 +84,17 @@ class Recovery:
                 await binding.owed.deliver()
 
     async def drain(self, limit: float) -> list[str]:
-        """Wait at most ``limit`` seconds for what is owed, end the task, and say what was not delivered."""
+        """Wait at most ``limit`` seconds for what is owed, end, and say what was not delivered."""
         owing = [binding for binding in self._manager.bindings if binding.owed]
         if owing:
             self.start()
-            task = self._task
-            if task is not None and self._loop is asyncio.get_running_loop():
-                await asyncio.wait([task], timeout=limit)
+            if self._worker is not None:
+                await self._worker.join(limit)
         await self.stop()
         return [binding.owed.describe() for binding in owing if binding.owed]
 
     async def stop(self) -> None:
-        """End the task."""
-        task, self._task = self._task, None
-        if task is None or task.done() or self._loop is not asyncio.get_running_loop():
-            return
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        """End it."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.stop()

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.util import greenlet_spawn
-
 from .binding import Binding
 from .errors import CacheError
 from .write.dml import Change, RowChange
 
 if TYPE_CHECKING:
-    from .manager import CacheManager
+    from .core import Core
 
 
 async def touched(
-    manager: CacheManager, table: str, columns: Collection[str] | None, pks: Iterable[Any] | None
+    manager: Core, table: str, columns: Collection[str] | None, pks: Iterable[Any] | None
 ) -> int:
     """Carry out :meth:`.CacheManager.touched`."""
     named = manager.models.named(table)
@@ -43,7 +41,7 @@ async def touched(
 
 
 async def touch(
-    manager: CacheManager,
+    manager: Core,
     name: str,
     keys: list[Any] | None,
     columns: frozenset[str] | None,
@@ -61,7 +59,7 @@ async def touch(
         if keys is not None and table is not None:
             rows = tuple(_row_of(binding, table, key) for key in keys)
         change = Change(name, "update", columns, rows, cause, "")
-        total += await greenlet_spawn(binding.writes.replace, binding.follow([change]))
+        total += await manager.front.call(binding.writes.replace, binding.follow([change]))
     return total
 
 

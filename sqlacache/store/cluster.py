@@ -22,17 +22,16 @@ across tables, which the rules of :mod:`.redis` do not need (DESIGN section 5):
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..tags import EVERYTHING, Shape, TableTouch, table_stamp
 from .cluster_layout import ClusterLayout
-from .cluster_transport import Address, ClusterTransport
+from .cluster_transport import Address, ClusterTransport, all_of
 from .purging import purge
 from .records import decode_stamp
 from .redis import Found, RedisStore
-from .redis_commit import Commits, wait
+from .redis_commit import Commits
 from .scripts import Script
 from .transport import Answer
 
@@ -58,7 +57,7 @@ class ClusterStore(RedisStore):
             if with_entry and table == home:
                 others.append(layout.entry(key, table))
             asked.append(self._mget(table, others, [layout.stamp(names[place], table) for place in places]))
-        answers = await _all(asked)
+        answers = await all_of(self.transport.front, asked)
         stamps: list[bytes | None] = [None] * len(names)
         fence = mode = data = None
         for (table, places), (_, fenced, others_found, found) in zip(groups.items(), answers):
@@ -76,11 +75,14 @@ class ClusterStore(RedisStore):
     ) -> tuple[bytes, bytes, Sequence[bytes | None]]:
         groups = self._groups(names)
         tables = [*groups, *(table for table in by_table if table not in groups)]
-        answers = await _all(
-            super(ClusterStore, self)._sample(
-                [names[place] for place in groups.get(table, ())], {table: by_table.get(table, ())}, ttl
-            )
-            for table in tables
+        answers = await all_of(
+            self.transport.front,
+            [
+                super(ClusterStore, self)._sample(
+                    [names[place] for place in groups.get(table, ())], {table: by_table.get(table, ())}, ttl
+                )
+                for table in tables
+            ],
         )
         statuses = {status for status, _, _ in answers}
         status = next(one for one in (b"fenced", b"busy", b"ok") if one in statuses)
@@ -117,13 +119,16 @@ class ClusterStore(RedisStore):
         if self.local is not None:
             self.local.clear()
         wanted = {table_stamp(table) for table in tables}
-        found: Sequence[int] = wait(self._purge_everywhere(wanted))
+        found: Sequence[int] = self.transport.front.wait(self._purge_everywhere(wanted))
         return sum(found)
 
     async def _purge_everywhere(self, wanted: set[str]) -> Sequence[int]:
         await self.transport.probe()  # so that every master is known
         masters = self.transport.masters
-        return await _all(purge(_Master(self.transport, one), self.layout.entries, wanted) for one in masters)
+        entries = self.layout.entries
+        return await all_of(
+            self.transport.front, [purge(_Master(self.transport, one), entries, wanted) for one in masters]
+        )
 
 
 class ClusterCommits(Commits):
@@ -133,7 +138,9 @@ class ClusterCommits(Commits):
         self, script: Script, token: str, touched: Mapping[str, TableTouch], *arguments: Any
     ) -> Iterable[tuple[Mapping[str, TableTouch], Any]]:
         parts = [{table: what} for table, what in touched.items()]
-        answers = wait(_all(self._call(script, token, part, *arguments) for part in parts))
+        answers = self._wait(
+            all_of(self.transport.front, (self._call(script, token, part, *arguments) for part in parts))
+        )
         return list(zip(parts, answers))
 
 
@@ -148,7 +155,9 @@ class _Master:
         if command[0] == b"SCAN":
             return await self._transport.call(*command, at=self._address)
         if command[0] == b"UNLINK":  # of keys in several slots
-            answers = await _all(self._transport.call(b"UNLINK", key) for key in command[1:])
+            answers = await all_of(
+                self._transport.front, [self._transport.call(b"UNLINK", key) for key in command[1:]]
+            )
             return Answer(sum(answer.value for answer in answers), answers[-1].run)
         return await self._transport.call(*command)
 
@@ -161,12 +170,3 @@ def _joined(generations: Sequence[bytes | None]) -> bytes | None:
     """Return one generation for those of several tables; ``None`` if one of them is not of its node's current run."""
     present = [generation for generation in generations if generation is not None]
     return _BETWEEN.join(present) if len(present) == len(generations) else None
-
-
-async def _all(coroutines: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Await all of them at once; raise the first error after the last one has ended."""
-    answers = await asyncio.gather(*coroutines, return_exceptions=True)
-    for answer in answers:
-        if isinstance(answer, BaseException):
-            raise answer
-    return answers

@@ -11,23 +11,17 @@ well again: its slots may have gone to a replica meanwhile.
 
 from __future__ import annotations
 
-import asyncio
-import os
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
-import redis.asyncio.cluster
-from redis.asyncio import BlockingConnectionPool
-from redis.asyncio import Redis as Client
-from redis.asyncio.cluster import RedisCluster
-from redis.asyncio.connection import parse_url
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, MovedError, NoScriptError
 
 from ..errors import TransportError
+from ..front.port import Front
 from .breaker import FAILURES as FAILURES_IN_A_ROW
 from .breaker import describe
 from .transport import FAILURES, Answer, Transport, name_of
@@ -39,12 +33,6 @@ REDIRECTIONS = 5
 ASKED = 5
 """Nodes that are asked for the slots, at most."""
 
-_PARSER: Mapping[str, Any] = (
-    {"parser_class": redis.asyncio.cluster.ClusterParser}
-    if hasattr(redis.asyncio.cluster, "ClusterParser")
-    else {}
-)
-"""Before redis-py 6, only this one knows the redirections."""
 _KEY_OF_SCRIPT = 3
 _WITHOUT_KEY = frozenset((b"PING",))
 
@@ -57,7 +45,7 @@ class ClusterTransport(Transport):
 
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
-        of_url = parse_url(url)
+        of_url = self._wire.of_url(url)
         self._first: Address = (of_url.get("host", "localhost"), of_url.get("port", 6379))
         self._owners: list[Address | None] = []
         """The master of each slot; empty until it is known."""
@@ -135,7 +123,7 @@ class ClusterTransport(Transport):
         except FAILURES as error:
             raise TransportError(f"CLUSTER SLOTS: {describe(error)}") from error
         masters = self.masters
-        found = await asyncio.gather(*(self._trouble_of(nodes, one) for one in masters))
+        found = await all_of(self.front, (self._trouble_of(nodes, one) for one in masters))
         self._shut = {one: why for one, why in zip(masters, found) if why}
         if None in self._owners:
             raise TransportError(f"no node has slot {self._owners.index(None)}")
@@ -167,7 +155,7 @@ class ClusterTransport(Transport):
         """Ask several nodes, one of which may be cut off from the others, and believe the most."""
         known = self.masters
         asked = {self._first, *random.sample(known, min(len(known), ASKED - 1))}
-        answers = await asyncio.gather(*(self._slots(nodes, one) for one in asked), return_exceptions=True)
+        answers = await self.front.gather(self._slots(nodes, one) for one in asked)
         views = Counter(answer for answer in answers if isinstance(answer, tuple))
         if not views:
             raise next(answer for answer in answers if isinstance(answer, BaseException))
@@ -197,44 +185,47 @@ class ClusterTransport(Transport):
         """Return what listens to channels, at one of the nodes: each passes on what is published at any."""
         up = [address for address in self.masters if address not in self._shut]
         pool = self._pool().pool(random.choice(up) if up else self._first)
-        return Client(connection_pool=pool).pubsub()
+        return self._wire.pubsub(pool)
 
-    def _pool(self) -> Any:
-        if self._pid != os.getpid():
-            self._shut.clear()
-            self._failures.clear()
-        return super()._pool()
+    def _forget_parent(self) -> None:
+        self._shut.clear()
+        self._failures.clear()
+        super()._forget_parent()
 
     def _make_pool(self) -> Any:
-        return _Nodes(self.url, {**parse_url(self.url), **_PARSER, **self._of_connections()})
+        options = {**self._wire.of_url(self.url), **self._wire.PARSER, **self._of_connections()}
+        return _Nodes(self.url, options, self.front, self._wire)
 
 
 class _Nodes:
-    """The pools of one event loop."""
+    """The pools of one event loop, or of all threads."""
 
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
-        self.learning = asyncio.Lock()
+    def __init__(self, url: str, options: Mapping[str, Any], front: Front, wire: Any) -> None:
+        self.learning = front.lock()
+        self._front = front
+        self._wire = wire
         self._url = url
         self._options = options
-        self._pools: dict[Address, BlockingConnectionPool] = {}
-        self._client: RedisCluster | None = None
+        self._pools: dict[Address, Any] = {}
+        self._client: Any = None
 
-    def pool(self, address: Address) -> BlockingConnectionPool:
+    def pool(self, address: Address) -> Any:
         """Return the connections to one node."""
         pool = self._pools.get(address)
         if pool is None:
             host, port = address
-            pool = BlockingConnectionPool(**{**self._options, "host": host, "port": port})
-            self._pools[address] = pool
+            made = self._wire.pool(self._front, {**self._options, "host": host, "port": port})
+            pool = self._pools.setdefault(address, made)  # another thread may have made one, too
         return pool
 
-    def client(self) -> RedisCluster:
+    def client(self) -> Any:
+        """Return redis-py's client of the whole cluster."""
         if self._client is None:
             not_taken = ("timeout", "redis_connect_func", "retry", "parser_class")
             options = {name: value for name, value in self._options.items() if name not in not_taken}
-            of_url = parse_url(self._url)
-            self._client = RedisCluster.from_url(
-                self._url, **{name: value for name, value in options.items() if name not in of_url}
+            of_url = self._wire.of_url(self._url)
+            self._client = self._wire.cluster_client(
+                self._url, {name: value for name, value in options.items() if name not in of_url}
             )
         return self._client
 
@@ -244,6 +235,15 @@ class _Nodes:
             await pool.disconnect()
         if self._client is not None:
             await self._client.aclose()
+
+
+async def all_of(front: Front, coroutines: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Await all of them, at once if possible; raise the first error after the last one has ended."""
+    answers = await front.gather(coroutines)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return answers
 
 
 def _redirected(asked: Address, error: AskError) -> Address:

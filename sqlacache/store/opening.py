@@ -11,9 +11,10 @@ from .memory import MemoryBackend
 
 if TYPE_CHECKING:
     from ..config import Settings
+    from ..front.port import Front
 
 
-def set_up(cashews: Cache, settings: Settings) -> Any:
+def set_up(cashews: Cache, settings: Settings, front: Front) -> Any:
     """Set up the configured backend in ``cashews`` and return it: a :class:`.memory.MemoryBackend` or a
     :class:`.redis_backend.RedisBackend`. Opens no connection."""
     backend = settings.backend
@@ -30,4 +31,5 @@ def set_up(cashews: Cache, settings: Settings) -> Any:
         codec=settings.codec,
         prefix_of_keys=settings.prefix,
         breaker=Breaker(),
+        front=front,
     )

@@ -29,7 +29,7 @@ from .local import LocalTier
 from .purging import purge
 from .pushed import Generation, PushedTier
 from .records import decode_entry, decode_stamp, encode_entry, encode_shape
-from .redis_commit import Commits, in_time, milliseconds, run, wait
+from .redis_commit import Commits, milliseconds, run
 from .scripts import FILL, SAMPLE
 from .stamps import Entry, Sample, StampView
 from .transport import UNKNOWN_RUN, Transport
@@ -58,7 +58,9 @@ class Found(NamedTuple):
 
 
 class RedisStore:
-    """Implements :class:`~sqlacache.store.port.Store` on one Redis server; to be called inside SQLAlchemy's greenlet.
+    """Implements :class:`~sqlacache.store.port.Store` on one Redis server.
+
+    With the asynchronous front, it is to be called inside SQLAlchemy's greenlet.
 
     Args:
         transport: Connections to the server.
@@ -183,7 +185,7 @@ class RedisStore:
 
     def _wait(self, within: float, call: Coroutine[Any, Any, Any]) -> Any:
         """Await a call of a read, for what is left of its time."""
-        return wait(in_time(within, self.transport.timeout, call))
+        return self.transport.front.wait(self.transport.in_time(within, call))
 
     @property
     def _arrived(self) -> int:
@@ -387,7 +389,7 @@ class RedisStore:
         if self.local is not None:
             self.local.clear()
         wanted = {table_stamp(table) for table in tables}
-        deleted: int = wait(purge(self.transport, self.layout.entries, wanted))
+        deleted: int = self.transport.front.wait(purge(self.transport, self.layout.entries, wanted))
         return deleted
 
     async def switch(self, mode: str, ttl: float | None) -> None:

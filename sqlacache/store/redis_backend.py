@@ -14,6 +14,8 @@ from cashews import register_backend
 from cashews.backends.redis import Redis as CashewsRedis
 
 from ..backend import Backend
+from ..errors import CacheError
+from ..front.port import Front
 from ..tags import EVERYTHING
 from .announcing import Announcement
 from .breaker import Breaker
@@ -46,6 +48,7 @@ class RedisBackend(CashewsRedis):
         codec: Makes rows of an entry's bytes.
         prefix_of_keys: Under which every key lies.
         breaker: Opened when the server does not answer.
+        front: How answers are waited for.
     """
 
     def __init__(
@@ -56,11 +59,17 @@ class RedisBackend(CashewsRedis):
         codec: Codec,
         prefix_of_keys: str,
         breaker: Breaker,
+        front: Front,
         **kwargs: Any,
     ) -> None:
         super().__init__(address, suppress=False, **kwargs)
         self.breaker = breaker
-        common: dict[str, Any] = {"timeout": backend.timeout, "options": backend.options, "breaker": breaker}
+        common: dict[str, Any] = {
+            "timeout": backend.timeout,
+            "options": backend.options,
+            "breaker": breaker,
+            "front": front,
+        }
         self.transport: Transport = (
             ClusterTransport(address, **common)
             if backend.cluster
@@ -88,7 +97,7 @@ class RedisBackend(CashewsRedis):
         on_received: Callable[[Announcement], None] | None,
         on_resync: Callable[[int, str], None],
     ) -> None:
-        """Listen to the commits of other processes, if somebody wants to hear of them, in the running loop."""
+        """Listen to the commits of other processes, if somebody wants to hear of them."""
         if on_received is None and store.pushed is None:
             return
         store.on_received, store.on_resync = on_received, on_resync
@@ -103,6 +112,8 @@ class RedisBackend(CashewsRedis):
 
     @property
     def _client(self) -> Any:  # type: ignore[override]  # cashews sets it once; here it is that of the running loop
+        if self.transport.front.is_blocking:
+            raise CacheError("what cashews itself offers takes an event loop: use it with configure()")
         return self.transport.client()
 
     def open(

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
-
-from sqlalchemy.exc import MissingGreenlet
-from sqlalchemy.util import await_only
 
 from ..decisions import Cause
 from ..errors import SerializationError, TransportError
@@ -20,8 +16,6 @@ from .records import decode_shape, encode_cause
 from .scripts import MARK, SETTLE, UNMARK, Script
 from .transport import RUN, Answer, Transport
 
-LEAST_TIME = 0.005
-"""With fewer seconds left of a read's time, no call is begun."""
 MAX_STAMPS_PER_CALL = 2000
 """Stamps that one script replaces at most: 2,000 hold the server for some 15 ms (docs/operations.md)."""
 
@@ -33,6 +27,7 @@ class Commits:
         self.transport = transport
         self.layout = layout
         self.lease = lease
+        self._wait = transport.front.wait
         self.announcer = Announcer()
         self._shapes: dict[str, tuple[bytes, tuple[Shape, ...]]] = {}
 
@@ -45,7 +40,7 @@ class Commits:
         unknown = [table for table in tables if table not in self._shapes and table != EVERYTHING]
         if unknown:
             with suppress(TransportError):  # then the commit finds out
-                wait(self._ask(unknown))
+                self._wait(self._ask(unknown))
         return {table: self._shapes.get(table, (b"", ())) for table in tables}
 
     async def _ask(self, tables: Sequence[str]) -> None:
@@ -95,7 +90,7 @@ class Commits:
     ) -> Iterable[tuple[Mapping[str, TableTouch], Any]]:
         """Call a script for each part of what is touched, one after the other; yield the parts and the answers."""
         for part in _parts(touched):
-            yield part, wait(self._call(script, token, part, *arguments))
+            yield part, self._wait(self._call(script, token, part, *arguments))
 
     async def _call(
         self,
@@ -129,7 +124,7 @@ class Commits:
                 self._shapes[table] = _registry(flat)
             except SerializationError:
                 # Without knowing every shape nobody can say what to touch: without a registry the table goes.
-                wait(self.transport.call(b"DEL", self.layout.registry(table)))
+                self._wait(self.transport.call(b"DEL", self.layout.registry(table)))
                 self._shapes[table] = (b"", ())
 
 
@@ -174,29 +169,3 @@ def _parts(touched: Mapping[str, TableTouch]) -> Iterator[dict[str, TableTouch]]
 def milliseconds(seconds: float) -> int:
     """Return a duration as Redis takes it."""
     return max(1, int(seconds * 1000))
-
-
-def wait(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Await in SQLAlchemy's greenlet. Raises :class:`~sqlacache.errors.TransportError` outside of it."""
-    try:
-        return await_only(coroutine)
-    except MissingGreenlet as error:
-        # Called from where nothing can be awaited (a connection that the garbage collector gives back).
-        coroutine.close()
-        raise TransportError("the server cannot be asked outside of SQLAlchemy's greenlet") from error
-
-
-async def in_time(seconds: float, timeout: float, call: Coroutine[Any, Any, Any]) -> Any:
-    """Await a call for at most ``seconds``, what is left of a read's time; with enough its own ``timeout`` will do.
-
-    Raises :class:`~sqlacache.errors.TransportError` when the time is up.
-    """
-    if seconds >= timeout:
-        return await call
-    if seconds <= LEAST_TIME:
-        call.close()
-        raise TransportError("the calls before took the time that a read may wait for the cache")
-    try:
-        return await asyncio.wait_for(call, seconds)
-    except asyncio.TimeoutError as error:
-        raise TransportError(f"no answer in the {seconds:.3f} s left of what a read may wait") from error

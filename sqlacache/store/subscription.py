@@ -1,15 +1,16 @@
-"""Listening to what other processes announce: one connection per process, in a task that comes back by itself."""
+"""Listening to what other processes announce: one connection per process, in a task or thread that comes back."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..errors import SerializationError
+from ..front.port import Worker
 from .announcing import Announcement, decode
 from .breaker import describe
 from .transport import FAILURES, Transport
@@ -18,11 +19,6 @@ logger = logging.getLogger("sqlacache")
 
 LONGEST_WAIT = 1.0
 """Seconds between attempts to connect, at most."""
-
-
-CANCEL_AGAIN = 0.1
-"""Seconds after which a task that was cancelled and goes on is cancelled again: before Python 3.12, ``wait_for`` loses
-a cancellation that meets the end of what it waits for, such as redis-py's sending of a command."""
 
 
 class Listener(Protocol):
@@ -54,45 +50,50 @@ class Subscription:
         self._resets: set[bytes] = set()
         self._confirmed: set[bytes] = set()
         """Channels that the server has confirmed; what it announces there arrives."""
-        self._task: asyncio.Task[None] | None = None
+        self._worker: Worker | None = None
+        self._lock = threading.Lock()
         self.unreadable = 0
         """Messages that were none of ours."""
 
     @property
     def is_under_way(self) -> bool:
-        """Whether the task runs."""
-        return self._task is not None and not self._task.done()
+        """Whether somebody listens in this process."""
+        return self._worker is not None and self._worker.is_alive
 
     def add(self, channel: str, listener: Listener, *, resets: tuple[str, ...] = ()) -> None:
         """Hand what arrives on ``channel`` to ``listener``; whatever arrives on ``resets`` means that it lost track."""
-        for name in (channel, *resets):
-            listeners = self._listeners.setdefault(name.encode(), [])
-            if not any(one is listener for one in listeners):  # two engines of one database share it
-                listeners.append(listener)
-        self._resets.update(name.encode() for name in resets)
+        with self._lock:
+            listeners = dict(self._listeners)  # whoever listens goes on with those that were there
+            for name in (channel, *resets):
+                others = [one for one in listeners.get(name.encode(), ()) if one is not listener]
+                listeners[name.encode()] = [
+                    *others,
+                    listener,
+                ]  # once, if two engines of one database share it
+            self._resets |= {name.encode() for name in resets}
+            self._listeners = listeners
 
     def start(self) -> None:
-        """Begin to listen, in a task of the running loop."""
-        if self._listeners and not self.is_under_way:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="sqlacache subscription")
+        """Begin to listen, in the running loop or in a thread."""
+        with self._lock:
+            if self._listeners and not self.is_under_way:
+                self._worker = self._transport.front.start(self._run, "sqlacache subscription")
 
     async def stop(self) -> None:
         """Stop listening."""
-        task, self._task = self._task, None
-        self._listeners.clear()
-        if task is None or task.done():
-            return
-        loop = task.get_loop()
-        if loop is asyncio.get_running_loop():
-            while not task.done():
-                task.cancel()
-                await asyncio.wait([task], timeout=CANCEL_AGAIN)
-        elif not loop.is_closed():
-            loop.call_soon_threadsafe(task.cancel)
+        worker, self._worker = self._worker, None
+        self._listeners = {}
+        if worker is not None:
+            await worker.stop()
+
+    def _is_mine(self) -> bool:
+        """Tell whether who asks is to go on listening."""
+        with self._lock:
+            return self._worker is not None and self._worker.is_current
 
     async def _run(self) -> None:
         wait = 0.05
-        while self._task is asyncio.current_task():
+        while self._is_mine():
             began = time.monotonic()
             try:
                 await self._listen()
@@ -104,7 +105,7 @@ class Subscription:
                 self._lost(describe(error))
             if time.monotonic() - began > 5 * LONGEST_WAIT:
                 wait = 0.05
-            await asyncio.sleep(wait)
+            await self._transport.front.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
     async def _listen(self) -> None:
@@ -113,10 +114,11 @@ class Subscription:
             self._confirmed.clear()
             subscribed: set[bytes] = set()
             asked_at = sent_at = 0.0
-            while self._task is asyncio.current_task():
-                if self._listeners.keys() - subscribed:  # also what was added meanwhile
-                    await pubsub.subscribe(*(self._listeners.keys() - subscribed))
-                    subscribed.update(self._listeners)
+            while self._is_mine():
+                new = self._listeners.keys() - subscribed  # also what was added meanwhile
+                if new:
+                    await pubsub.subscribe(*new)
+                    subscribed |= new
                 now = time.monotonic()
                 if now - asked_at >= self._beat:
                     if sent_at:
@@ -176,10 +178,11 @@ class Subscription:
             1. The process listens to database A. Binding B adds a listener, whose channels are subscribed to next.
             2. A PONG arrives. It proves nothing to the listener of B, whose announcements do not arrive yet.
         """
-        found = {id(one): one for each in self._listeners.values() for one in each}
+        listeners = self._listeners
+        found = {id(one): one for each in listeners.values() for one in each}
         if confirmed is not None:
-            for channel in self._listeners.keys() - confirmed:
-                for one in self._listeners[channel]:
+            for channel in listeners.keys() - confirmed:
+                for one in listeners[channel]:
                     found.pop(id(one), None)
         return list(found.values())
 

@@ -1,4 +1,4 @@
-"""Connections to Redis: one pool per process and event loop, opened when first used, and bounded in time.
+"""Connections to Redis: a pool per process and event loop (or for all threads), opened when used, bounded in time.
 
 A connection asks the server for its run id when it connects. Every answer comes with the run id of the connection it
 came over, so that a server that restarted, or another one that took over, is noticed with the first answer.
@@ -11,20 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 import weakref
 from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import redis
-from redis.asyncio import BlockingConnectionPool
-from redis.asyncio import Redis as Client
-from redis.asyncio.connection import SSLConnection, parse_url
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel as AsyncSentinel
-from redis.asyncio.sentinel import SentinelConnectionPool
-from redis.backoff import NoBackoff
 from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
@@ -38,6 +31,9 @@ from redis.exceptions import TimeoutError as TimedOut
 
 from ..backend import Sentinel
 from ..errors import TransportError
+from ..front.asynchronous import AsyncFront
+from ..front.port import Front
+from . import wire_async, wire_blocking
 from .breaker import Breaker, describe
 from .scripts import Script
 
@@ -62,6 +58,8 @@ MAX_CONNECTIONS = 16
 """Per process and event loop: one thread sends and reads them all, and each costs a handshake of several commands."""
 LATE = 1.5
 """A timeout that took this many times as long was looked at late."""
+LEAST_TIME = 0.005
+"""With fewer seconds left of a read's time, no call is begun."""
 TIMEOUTS = (TimedOut, TimeoutError, asyncio.TimeoutError)
 NO_CONNECTION = "No connection available"
 """What redis-py says when every connection of the pool is taken for too long."""
@@ -91,6 +89,7 @@ class Transport:
         options: Further arguments of redis-py's connections (``max_connections``, ``password``, ``ssl_ca_certs``...).
         breaker: Keeps calls from waiting for a server that does not answer.
         sentinel: Where to ask for the master's address; what the URL says of a host is not used then.
+        front: How answers are waited for.
     """
 
     def __init__(
@@ -101,13 +100,17 @@ class Transport:
         options: Mapping[str, Any],
         breaker: Breaker,
         sentinel: Sentinel | None = None,
+        front: Front | None = None,
     ) -> None:
+        self.front: Front = front or AsyncFront()
+        self._wire: Any = wire_blocking if self.front.is_blocking else wire_async
         self.url = url
         self.sentinel = sentinel
         self.timeout = timeout
         self.breaker = breaker
         self._options = {"max_connections": MAX_CONNECTIONS, **options}
-        self._pools: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+        self._pools = self._no_pools()
+        self._lock = threading.Lock()
         self._pid = os.getpid()
 
     async def call(self, *command: Any, run_at: int = 0) -> Answer:
@@ -146,6 +149,21 @@ class Transport:
         """Raise :class:`~sqlacache.errors.TransportError` while nobody is to wait for the server of ``pool``."""
         self.breaker.check()
 
+    async def in_time(self, seconds: float, call: Coroutine[Any, Any, Any]) -> Any:
+        """Await a call for at most ``seconds``, what is left of a read's time; with enough, its own limit will do.
+
+        Raises :class:`~sqlacache.errors.TransportError` when the time is up.
+        """
+        if seconds >= self.timeout:
+            return await call
+        if seconds <= LEAST_TIME:
+            call.close()
+            raise TransportError("the calls before took the time that a read may wait for the cache")
+        try:
+            return await self.front.within(seconds, call)
+        except asyncio.TimeoutError as error:
+            raise TransportError(f"no answer in the {seconds:.3f} s left of what a read may wait") from error
+
     async def run(self, script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> Answer:
         """Run a script by its digest, and send it whole if the server does not have it."""
         run_at = 3 + len(keys) + arguments.index(RUN)
@@ -163,18 +181,18 @@ class Transport:
 
     async def close(self) -> None:
         """Close this loop's connections; those of other loops close with them."""
-        pool = self._pools.pop(asyncio.get_running_loop(), None) if self._pid == os.getpid() else None
+        pool = self._pools.pop(self.front.home(), None) if self._pid == os.getpid() else None
         self._pools.clear()
         if pool is not None:
             await pool.disconnect()
 
-    def client(self) -> Client:
+    def client(self) -> Any:
         """Return a redis-py client over this loop's pool, for what is not the protocol's own business."""
-        return Client(connection_pool=self._pool())
+        return self._wire.client(self._pool())
 
     def pubsub(self) -> Any:
         """Return what listens to channels, on a connection of its own."""
-        return self.client().pubsub()
+        return self._wire.pubsub(self._pool())
 
     async def is_at_master(self, pubsub: Any) -> bool:
         """Tell whether ``pubsub`` listens to the master; ``False`` while no sentinel says who that is.
@@ -184,36 +202,70 @@ class Transport:
         if self.sentinel is None:
             return True
         pool, connection = pubsub.connection_pool, pubsub.connection
-        if not await pool.see_who_is_master(self.timeout, within=0.0):
+        if not await self._see_who_is_master(pool, within=0.0):
             return False
         if (connection.host, connection.port) != pool.master_address:
             raise ConnectionLost("the master is another server now")
         return True
 
+    async def _see_who_is_master(self, pool: Any, within: float = ASKED_AGAIN) -> bool:
+        """Ask the sentinels, if they were not asked ``within`` so many seconds; return whether it is known.
+
+        redis-py asks them when it connects. That is not enough::
+
+            1. A replica is promoted. The old master is paused, or was not asked to step down yet (up to 10 s after a
+               planned failover), and takes itself for the master.
+            2. A writer connects, to the new master, and commits.
+            3. A reader is still connected to the old master, which knows nothing of that commit.
+
+        Hence they are asked again every second, and connections to anyone else than the master are closed. Without an
+        answer, everything goes on as before.
+        """
+        now = time.monotonic()
+        if now - getattr(pool, "sqlacache_asked_at", 0.0) < within:
+            return True
+        pool.sqlacache_asked_at = now
+        try:
+            # It closes the idle connections when the master is another one.
+            await self.front.within(self.timeout, pool.get_master_address())
+        except FAILURES:
+            return False
+        return True
+
     def _pool(self) -> Any:
-        if self._pid != os.getpid():  # forked: the parent's sockets are not ours
-            self._pools = weakref.WeakKeyDictionary()
-            self._pid = os.getpid()
-            self.breaker.reset()
-        loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
+        if self._pid != os.getpid():
+            self._forget_parent()
+        home = self.front.home()
+        pool = self._pools.get(home)
         if pool is None:
-            pool = self._pools[loop] = self._make_pool()
+            with self._lock:  # of several threads, one makes the pool of all
+                pool = self._pools.get(home)
+                if pool is None:
+                    pool = self._pools[home] = self._make_pool()
         return pool
+
+    def _forget_parent(self) -> None:
+        """After a fork: the parent's sockets are not ours, and what it knew of the server is not known here."""
+        self._pools = self._no_pools()
+        self._pid = os.getpid()
+        self.breaker.reset()
+
+    def _no_pools(self) -> Any:
+        return {} if self.front.is_blocking else weakref.WeakKeyDictionary()
 
     def _make_pool(self) -> Any:
         options = self._of_connections()
         if self.sentinel is None:
-            return BlockingConnectionPool.from_url(self.url, **options)
-        of_url = parse_url(self.url)
+            return self._wire.pool(self.front, {**options, **self._wire.of_url(self.url)})
+        kept = {key: value for key, value in self._wire.of_url(self.url).items() if key not in _OF_MASTER}
         common = {name: options[name] for name in _COMMON}
-        asked = AsyncSentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it without types
-            self.sentinel.nodes, sentinel_kwargs={**common, **self.sentinel.options}
-        )
-        kept = {key: value for key, value in of_url.items() if key not in _OF_MASTER}
-        encrypted = of_url.get("connection_class") is SSLConnection
-        return _MasterPool(  # type: ignore[no-untyped-call]  # as above
-            self.sentinel.service, asked, ssl=encrypted, **{**kept, **options}
+        return self._wire.master_pool(
+            self.sentinel.service,
+            self.sentinel.nodes,
+            self.front,
+            self.url,
+            {**kept, **options},
+            {**common, **self.sentinel.options},
         )
 
     def _of_connections(self) -> dict[str, Any]:
@@ -223,9 +275,9 @@ class Transport:
             "socket_timeout": self.timeout,
             "socket_connect_timeout": self.timeout,
             "protocol": 2,  # one form of answers from redis-py 5 to 8, and no HELLO
-            "retry": Retry(NoBackoff(), 0),
+            "retry": self._wire.no_retry(),
             "decode_responses": False,
-            "redis_connect_func": _introduce,
+            "redis_connect_func": self._wire.introducing(_introduce),
             **self._options,
         }
 
@@ -244,7 +296,7 @@ class Transport:
         self, pool: Any, command: Sequence[Any], run_at: int = 0, *, asking: bool = False
     ) -> Answer:
         if self.sentinel is not None:
-            await pool.see_who_is_master(self.timeout)
+            await self._see_who_is_master(pool)
         connection = await pool.get_connection(*_NAMED)
         try:
             if command[0] not in _PROBES:
@@ -269,53 +321,6 @@ class Transport:
             raise
         finally:
             await pool.release(connection)
-
-
-class _MasterPool(SentinelConnectionPool, BlockingConnectionPool):
-    """Connections to the master that sentinels name; who finds all of them taken waits for one.
-
-    redis-py asks the sentinels when it connects. That is not enough::
-
-        1. A replica is promoted. The old master is paused, or was not asked to step down yet (up to 10 s after a
-           planned failover), and takes itself for the master.
-        2. A writer connects, to the new master, and commits.
-        3. A reader is still connected to the old master, which knows nothing of that commit.
-
-    Hence they are asked again every second, and connections to anyone else than the master are closed.
-    """
-
-    _asked_at = 0.0
-
-    async def see_who_is_master(self, timeout: float, within: float = ASKED_AGAIN) -> bool:
-        """Ask the sentinels, if they were not asked ``within`` so many seconds; return whether it is known.
-
-        Without an answer, everything goes on as before.
-        """
-        now = time.monotonic()
-        if now - self._asked_at < within:
-            return True
-        self._asked_at = now
-        try:
-            # It closes the idle connections when the master is another one.
-            asking: Coroutine[Any, Any, Any] = self.get_master_address()  # type: ignore[no-untyped-call]  # as above
-            await asyncio.wait_for(asking, timeout)
-        except FAILURES:
-            return False
-        return True
-
-    async def release(self, connection: Any) -> None:
-        """Take a connection back; one to a former master is closed."""
-        if (connection.host, connection.port) != self.master_address:
-            await connection.disconnect(nowait=True)
-        await super().release(connection)
-
-    async def disconnect(self, inuse_connections: bool = True) -> None:
-        """Close connections, with ``inuse_connections`` all of them, and those to the sentinels."""
-        await super().disconnect(inuse_connections=inuse_connections)
-        if inuse_connections:
-            for sentinel in self.sentinel_manager.sentinels:
-                with suppress(*FAILURES):
-                    await sentinel.aclose()
 
 
 def _is_not_serving(error: ResponseError) -> bool:

@@ -13,13 +13,13 @@ from ..decisions import Decision, Drop, Invalidation
 from ..observers import Observer
 
 if TYPE_CHECKING:
-    from ..manager import CacheManager
+    from ..core import Core
 
 
 class Recorder(Observer):
     """Keeps every decision and invalidation, in order."""
 
-    def __init__(self, cache: CacheManager | None = None) -> None:
+    def __init__(self, cache: Core | None = None) -> None:
         self._cache = cache
         self.decisions: list[Decision] = []
         self.invalidations: list[Invalidation] = []
@@ -140,7 +140,7 @@ def _keys(decision: Decision, table: Any) -> set[str]:
 
 
 @contextmanager
-def record(cache: CacheManager) -> Iterator[Recorder]:
+def record(cache: Core) -> Iterator[Recorder]:
     """Record what ``cache`` decides inside the block; the recorder stays usable after it."""
     recorder = Recorder(cache)
     cache.add_observer(recorder)

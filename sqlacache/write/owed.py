@@ -22,8 +22,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy.util import greenlet_spawn
-
 from ..tags import EVERYTHING, ChangeLike
 from .dml import Change
 
@@ -110,9 +108,10 @@ class Owed:
             debt = next((debt for debt in self._debts if debt.not_before <= now), None)
             if debt is None:
                 return
-            await greenlet_spawn(self._binding.writes.replace, debt.changes)
+            call = self._binding.manager.front.call
+            await call(self._binding.writes.replace, debt.changes)
             for undo in debt.undo if debt.undo_until > time.monotonic() else ():
-                await greenlet_spawn(undo)
+                await call(undo)
             with self._lock:
                 still_owed = any(one is debt for one in self._debts)
                 if still_owed:  # else it was made part of an invalidation of everything meanwhile

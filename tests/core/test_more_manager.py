@@ -1,4 +1,4 @@
-"""What callers get wrong easily: not an error of ours yet (the cause is in sqlacache/manager.py)."""
+"""What callers get wrong easily: not an error of ours yet (the cause is in sqlacache/core.py)."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ async def test_a_rollback_while_cut_off_owes_nothing(two: Two) -> None:
 async def test_disconnect_says_what_it_could_not_deliver(
     two: Two, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqlacache.manager.OWED_WAIT", 0.3)
+    monkeypatch.setattr("sqlacache.core.OWED_WAIT", 0.3)
     near, _, proxy, _ = two
     await settled(near, user(1))
     proxy.cut()

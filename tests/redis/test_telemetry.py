@@ -336,11 +336,11 @@ async def test_disconnecting_while_the_subscription_connects_ends_it(
     """
     async with reading(file, redis_url, prefix=prefix, name="short") as reader:
         reader.cache.on_evict(lambda eviction: None)
-        task = reader.cache.backend.subscription._task
+        worker = reader.cache.backend.subscription._worker
         for _ in range(step):
             await asyncio.sleep(0)
         await asyncio.wait_for(reader.cache.disconnect(), 10)
-        assert task.done()
+        assert not worker.is_alive
         assert not reader.cache.backend.subscription.is_under_way
 
 

@@ -1,0 +1,107 @@
+"""The cache as applications with ordinary sessions hold it: Flask, Celery, scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import Session
+
+from . import explain, touching
+from .config import Settings
+from .core import Core
+from .decisions import Mode
+from .errors import ConfigError
+from .explain import Explanation
+from .front.blocking import BlockingFront, finish
+from .health import Health, health
+
+__all__ = ["SyncCacheManager"]
+
+
+class SyncCacheManager(Core):
+    """A cache for :class:`~sqlalchemy.engine.Engine` and :class:`~sqlalchemy.orm.Session`, safe to use from any thread.
+
+    Made by :func:`sqlacache.configure_sync`. Every method means what the one of the same name means in
+    :class:`~sqlacache.CacheManager`, and does its work before it returns.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, BlockingFront())
+
+    def bind(self, engine: Engine, database: str | None = None) -> None:
+        """Cache the sessions of ``engine`` from now on; binding an engine twice changes nothing.
+
+        Bind in each process that is to be cached, or before it forks: what is bound stays bound in the children, which
+        open connections of their own.
+
+        Raises:
+            ConfigError: As :meth:`.CacheManager.bind`.
+        """
+        finish(self._bind(_checked(engine), database))
+
+    def disconnect(self) -> None:
+        """Unbind every engine and forget every entry of this process; see :meth:`.CacheManager.disconnect`."""
+        finish(self._disconnect())
+
+    @contextmanager
+    def bound(self, *engines: Engine, database: str | None = None) -> Iterator[None]:
+        """Bind ``engines`` for the length of a block, as a script or a worker does, and disconnect at its end."""
+        if not engines:
+            raise ConfigError("bound: takes at least one Engine")
+        try:
+            for engine in engines:
+                self.bind(engine, database=database)
+            yield
+        finally:
+            self.disconnect()
+
+    def execute(
+        self, session: Session, statement: Any, parameters: Any = None, *, timeout: Any = None
+    ) -> Any:
+        """Execute a read, cached also where the model's ``ops`` leave its operation out; ``timeout`` in seconds."""
+        return session.execute(statement, parameters, execution_options=self.forced(timeout))
+
+    def explain(self, session: Session, statement: Any, parameters: Any = None) -> Explanation:
+        """Say what ``session.execute(statement)`` would do and why; loads nothing and changes nothing."""
+        return explain.explain(session, statement, parameters)
+
+    def explain_get(self, session: Session, model: type, key: Any) -> Explanation:
+        """Say what ``session.get(model, key)`` would do and why, if the session does not hold the object already."""
+        return explain.explain_get(session, model, key)
+
+    def invalidate(self, model: type, pks: Iterable[Any] | None = None) -> int:
+        """Evict what depends on rows of ``model`` with the primary keys ``pks``, or on any row of it."""
+        return finish(self._invalidate(model, pks))
+
+    def purge(self, model: type) -> int:
+        """Evict what depends on ``model`` and delete its bytes; see :meth:`.CacheManager.purge`."""
+        return finish(self._purge(model))
+
+    def invalidate_all(self) -> None:
+        """Evict everything of this cache."""
+        finish(self._invalidate_all())
+
+    def touched(
+        self, table: str, columns: Collection[str] | None = None, pks: Iterable[Any] | None = None
+    ) -> int:
+        """Tell of a write made elsewhere; see :meth:`.CacheManager.touched`."""
+        return finish(touching.touched(self, table, columns, pks))
+
+    def set_mode(self, mode: Mode, *, fleet: bool = False, ttl: Any = None) -> None:
+        """Switch the mode, of this process or of all that share the backend; see :meth:`.CacheManager.set_mode`."""
+        finish(self._set_mode(mode, fleet, ttl))
+
+    def health(self, *, strict: bool = False) -> Health:
+        """Say whether the cache works: ``ok``, ``degraded`` or ``owed``; see :meth:`.CacheManager.health`."""
+        return finish(health(self, strict=strict))
+
+
+def _checked(engine: Any) -> Engine:
+    if not isinstance(engine, Engine):
+        hint = "; for an AsyncEngine there is configure()" if isinstance(engine, AsyncEngine) else ""
+        raise ConfigError(f"bind: takes an Engine, got {type(engine).__name__}{hint}")
+    return engine
