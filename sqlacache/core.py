@@ -26,6 +26,7 @@ from .databases import database_name, is_in_memory, is_one_of_several_workers, s
 from .decisions import MODES, Eviction, Mode
 from .errors import CacheError, ConfigError, TransportError
 from .evictions import EvictionHook
+from .forks import renew
 from .front.port import Front
 from .listening import add_observer, listen
 from .models import Models, is_mapped
@@ -66,7 +67,19 @@ class Core:
         self.bindings: list[Binding] = []
         """One per engine bound."""
         self._bypassed: ContextVar[bool] = ContextVar(f"sqlacache_bypassed_{settings.name}", default=False)
+        self.forked()
+        renew(self, last=True)
+
+    def forked(self) -> None:
         self._lock = threading.Lock()
+        if self.bindings and self.settings.backend.is_memory:
+            logger.warning(
+                "%s: mem:// belongs to one process, and this one was forked from one that is bound: "
+                "they do not hear of each other's writes",
+                self.settings.name,
+            )
+        if self.bindings and self.front.is_blocking:
+            self.backend.forked()
 
     def __repr__(self) -> str:
         databases = ", ".join(binding.database for binding in self.bindings) or "nothing"

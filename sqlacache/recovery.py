@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from .errors import TransportError
+from .forks import renew
 from .front.port import Worker
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ class Recovery:
     def __init__(self, manager: Core) -> None:
         self._manager = manager
         self._worker: Worker | None = None
+        self.forked()
+        renew(self)
+
+    def forked(self) -> None:
         self._lock = threading.Lock()
 
     @property

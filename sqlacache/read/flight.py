@@ -9,7 +9,8 @@
        older than what its own query would have seen when it began.
 
 A follower waits only while its session holds no database connection (a pool of two held by two followers would starve
-the leader). A leader's error or cancellation reaches nobody else: the followers look again and one of them leads.
+the leader), and never for a load of its own task or thread (a listener that reads the same while the load is under
+way). A leader's error or cancellation reaches nobody else: the followers look again and one of them leads.
 
 Where looking up takes a round trip, one more thing happens::
 
@@ -30,6 +31,7 @@ from typing import Any
 
 from sqlalchemy.util import await_only
 
+from ..forks import renew
 from ..store.stamps import Entry
 
 Nonces = tuple[Any, ...]
@@ -38,12 +40,15 @@ Nonces = tuple[Any, ...]
 class Flight:
     """One load under way."""
 
-    __slots__ = ("done", "entry", "key", "nonces")
+    __slots__ = ("done", "entry", "key", "leader", "nonces")
 
-    def __init__(self, key: tuple[Any, str], nonces: Nonces, done: asyncio.Event | threading.Event) -> None:
+    def __init__(
+        self, key: tuple[Any, str], nonces: Nonces, done: asyncio.Event | threading.Event, leader: Any
+    ) -> None:
         self.key = key
         self.nonces = nonces
         self.done = done
+        self.leader = leader
         self.entry: Entry | None = None
 
     def serves(self, nonces: Sequence[Any]) -> bool:
@@ -65,6 +70,11 @@ class Flights:
 
     def __init__(self, *, asynchronous: bool) -> None:
         self._asynchronous = asynchronous
+        self.forked()
+        renew(self)
+
+    def forked(self) -> None:
+        """Forget the loads that are under way in threads of the parent: nobody finishes them here."""
         self._flights: dict[tuple[Any, str], Flight] = {}
         self._approaching: dict[tuple[Any, str], int] = {}
         self._landed: dict[tuple[Any, str], Flight] = {}
@@ -80,15 +90,17 @@ class Flights:
         """Take note that they are done; the last one takes what was kept for them along."""
         where = self._where(key)
         with self._lock:
-            left = self._approaching[where] - 1
+            left = self._approaching.pop(where, 1) - 1
             if left:
                 self._approaching[where] = left
             else:
-                del self._approaching[where]
                 self._landed.pop(where, None)
 
     def _where(self, key: str) -> tuple[Any, str]:
         return (asyncio.get_running_loop() if self._asynchronous else None, key)
+
+    def _who(self) -> Any:
+        return asyncio.current_task() if self._asynchronous else threading.get_ident()
 
     def enter(
         self, key: str, nonces: Sequence[Any], *, may_wait: bool, anew: bool = False
@@ -105,9 +117,9 @@ class Flights:
                 return landed, False
             if flight is None:
                 done: Any = asyncio.Event() if self._asynchronous else threading.Event()
-                flight = self._flights[where] = Flight(where, tuple(nonces), done)
+                flight = self._flights[where] = Flight(where, tuple(nonces), done, self._who())
                 return flight, True
-            if may_wait and flight.nonces == tuple(nonces):
+            if may_wait and flight.nonces == tuple(nonces) and flight.leader != self._who():
                 return flight, False
             return None, False
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ..decisions import Cause
 from ..errors import SerializationError
+from ..forks import renew
 from ..tags import TableTouch
 from .records import PROTOCOL, decode_cause, encode_cause
 
@@ -48,7 +49,11 @@ class Announcer:
     """Makes a process's messages."""
 
     def __init__(self) -> None:
-        self.origin = secrets.token_hex(ORIGIN_BYTES)
+        self.forked()
+        renew(self)
+
+    def forked(self) -> None:
+        self.origin = secrets.token_hex(ORIGIN_BYTES)  # parent and child hear of each other
 
     def message(self, phase: int, touched: Mapping[str, TableTouch], causes: Mapping[str, Cause]) -> bytes:
         """Return the body of a message; the server puts the sequence before it."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from ..errors import TransportError
+from ..forks import renew
 
 FAILURES = 2
 """Failures in a row that open the breaker."""
@@ -28,6 +29,10 @@ class Breaker:
         """When it opened (seconds since the epoch), while it is open."""
         self.why = ""
         self._failures = 0
+        self.forked()
+        renew(self)
+
+    def forked(self) -> None:
         self._lock = threading.Lock()
 
     @property

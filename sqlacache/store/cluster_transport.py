@@ -43,14 +43,16 @@ class ClusterTransport(Transport):
     Args: as :class:`.transport.Transport`; ``url`` names the node that tells of the others.
     """
 
+    _failures: Counter[Address]
+    _shut: dict[Address, str]
+    """Nodes that are left alone, and why."""
+
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
         of_url = self._wire.of_url(url)
         self._first: Address = (of_url.get("host", "localhost"), of_url.get("port", 6379))
         self._owners: list[Address | None] = []
         """The master of each slot; empty until it is known."""
-        self._failures: Counter[Address] = Counter()
-        self._shut: dict[Address, str] = {}
 
     async def call(self, *command: Any, run_at: int = 0, at: Address | None = None) -> Answer:
         """Send one command, to the node ``at`` if given. Raises :class:`~sqlacache.errors.TransportError`."""
@@ -187,10 +189,10 @@ class ClusterTransport(Transport):
         pool = self._pool().pool(random.choice(up) if up else self._first)
         return self._wire.pubsub(pool)
 
-    def _forget_parent(self) -> None:
-        self._shut.clear()
-        self._failures.clear()
-        super()._forget_parent()
+    def forked(self) -> None:
+        self._shut = {}
+        self._failures = Counter()
+        super().forked()
 
     def _make_pool(self) -> Any:
         options = {**self._wire.of_url(self.url), **self._wire.PARSER, **self._of_connections()}

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from ..forks import renew
 from .stamps import Entry
 
 
@@ -29,6 +30,10 @@ class LocalTier:
         self._on_drop = on_drop
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._dropped: dict[str, int] = {}
+        self.forked()
+        renew(self)
+
+    def forked(self) -> None:
         self._lock = threading.RLock()
 
     def __len__(self) -> int:

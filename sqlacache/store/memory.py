@@ -23,6 +23,7 @@ from cashews import register_backend
 from cashews.backends.memory import Memory
 
 from ..decisions import Cause, FillOutcome, MissReason
+from ..forks import renew
 from ..tags import EVERYTHING, Shape, TableTouch, table_stamp
 from .stamps import Entry, Sample, StampView
 
@@ -66,6 +67,9 @@ class MemoryBackend(Memory):
             store = self._stores[database] = MemoryStore(max_bytes=max_bytes, lease=lease, on_drop=on_drop)
         return store
 
+    def forked(self) -> None:
+        """Nothing listens here."""
+
     async def close(self) -> None:
         for store in self._stores.values():
             store.delete_everything()
@@ -95,7 +99,7 @@ class MemoryStore:
         self.lease = lease
         self.bytes = 0
         self._on_drop = on_drop
-        self._lock = threading.RLock()
+        self.forked()
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._gone: OrderedDict[str, MissReason] = OrderedDict()
         self._stamps: OrderedDict[str, _Stamp] = OrderedDict()
@@ -103,6 +107,10 @@ class MemoryStore:
         self._revisions: dict[str, int] = {}
         self._writers: dict[str, dict[str, float]] = {}
         self._seeded = 0
+        renew(self)
+
+    def forked(self) -> None:
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -104,6 +104,11 @@ class RedisBackend(CashewsRedis):
         self.subscription.add(store.layout.channel, store, resets=(store.layout.generation(EVERYTHING),))
         self.subscription.start()
 
+    def forked(self) -> None:
+        """Listen again if the parent did: its thread is not here."""
+        if self.subscription.was_begun:
+            self.subscription.start()
+
     async def close(self) -> None:
         await self.subscription.stop()
         for store in self._stores.values():

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..errors import SerializationError
+from ..forks import renew
 from ..front.port import Worker
 from .announcing import Announcement, decode
 from .breaker import describe
@@ -51,14 +52,23 @@ class Subscription:
         self._confirmed: set[bytes] = set()
         """Channels that the server has confirmed; what it announces there arrives."""
         self._worker: Worker | None = None
-        self._lock = threading.Lock()
+        self.forked()
+        renew(self)
         self.unreadable = 0
         """Messages that were none of ours."""
+
+    def forked(self) -> None:
+        self._lock = threading.Lock()
 
     @property
     def is_under_way(self) -> bool:
         """Whether somebody listens in this process."""
         return self._worker is not None and self._worker.is_alive
+
+    @property
+    def was_begun(self) -> bool:
+        """Whether somebody listened here or in the process that this one was forked from."""
+        return self._worker is not None
 
     def add(self, channel: str, listener: Listener, *, resets: tuple[str, ...] = ()) -> None:
         """Hand what arrives on ``channel`` to ``listener``; whatever arrives on ``resets`` means that it lost track."""

@@ -10,7 +10,6 @@ closed are forgotten; their sockets close when they are collected.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 import weakref
@@ -31,6 +30,7 @@ from redis.exceptions import TimeoutError as TimedOut
 
 from ..backend import Sentinel
 from ..errors import TransportError
+from ..forks import renew
 from ..front.asynchronous import AsyncFront
 from ..front.port import Front
 from . import wire_async, wire_blocking
@@ -109,9 +109,8 @@ class Transport:
         self.timeout = timeout
         self.breaker = breaker
         self._options = {"max_connections": MAX_CONNECTIONS, **options}
-        self._pools = self._no_pools()
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
+        self.forked()
+        renew(self)
 
     async def call(self, *command: Any, run_at: int = 0) -> Answer:
         """Send one command and return its answer. Raises :class:`~sqlacache.errors.TransportError`.
@@ -181,7 +180,7 @@ class Transport:
 
     async def close(self) -> None:
         """Close this loop's connections; those of other loops close with them."""
-        pool = self._pools.pop(self.front.home(), None) if self._pid == os.getpid() else None
+        pool = self._pools.pop(self.front.home(), None)
         self._pools.clear()
         if pool is not None:
             await pool.disconnect()
@@ -233,8 +232,6 @@ class Transport:
         return True
 
     def _pool(self) -> Any:
-        if self._pid != os.getpid():
-            self._forget_parent()
         home = self.front.home()
         pool = self._pools.get(home)
         if pool is None:
@@ -244,14 +241,12 @@ class Transport:
                     pool = self._pools[home] = self._make_pool()
         return pool
 
-    def _forget_parent(self) -> None:
-        """After a fork: the parent's sockets are not ours, and what it knew of the server is not known here."""
-        self._pools = self._no_pools()
-        self._pid = os.getpid()
+    def forked(self) -> None:
+        """The parent's sockets are not ours, and what it knew of the server is not known here."""
+        self._pools: Any = {} if self.front.is_blocking else weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self.breaker.forked()
         self.breaker.reset()
-
-    def _no_pools(self) -> Any:
-        return {} if self.front.is_blocking else weakref.WeakKeyDictionary()
 
     def _make_pool(self) -> Any:
         options = self._of_connections()

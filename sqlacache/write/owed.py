@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..forks import renew
 from ..tags import EVERYTHING, ChangeLike
 from .dml import Change
 
@@ -52,7 +53,11 @@ class Owed:
         self._debts: list[_Debt] = []
         self._count = 0
         self._held: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        self.forked()
+        renew(self)
+
+    def forked(self) -> None:
+        self._lock = threading.Lock()  # parent and child both deliver what is owed
 
     def __len__(self) -> int:
         return len(self._debts)

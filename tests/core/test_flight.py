@@ -165,9 +165,14 @@ async def test_only_those_who_sampled_the_same_stamps_join() -> None:
     flight, leads = flights.enter("k", [1, 2], may_wait=True)
     assert flight is not None
     assert leads
-    assert flights.enter("k", [1, 2], may_wait=True) == (flight, False)
-    assert flights.enter("k", [1, 3], may_wait=True) == (None, False)
-    assert flights.enter("k", [1, 2], may_wait=False) == (None, False)
+
+    async def others() -> None:
+        assert flights.enter("k", [1, 2], may_wait=True) == (flight, False)
+        assert flights.enter("k", [1, 3], may_wait=True) == (None, False)
+        assert flights.enter("k", [1, 2], may_wait=False) == (None, False)
+
+    await asyncio.create_task(others())
+    assert flights.enter("k", [1, 2], may_wait=True) == (None, False), "it would wait for itself"
     other, leads = flights.enter("other", [1, 2], may_wait=False)
     assert leads
     assert other is not flight
