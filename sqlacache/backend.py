@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .errors import ConfigError
 
@@ -168,7 +168,8 @@ def _of_query(where: str, url: str, options: dict[str, Any]) -> str:
                 raise ConfigError(
                     f"{where}: {key}={value!r} in the query of {masked(url)!r} cannot be read"
                 ) from error
-    return urlunsplit(parts._replace(query=urlencode(left)))
+    address, _, _ = url.partition("?")
+    return f"{address}?{urlencode(left)}" if left else address
 
 
 def _sentinel(where: str, given: Any) -> Sentinel:

@@ -103,3 +103,9 @@ async def test_a_database_in_memory_needs_a_name_of_its_own() -> None:
     with pytest.raises(ConfigError, match="give it a name of its own with database="):
         await cache.bind(engine)
     await engine.dispose()
+
+
+def test_a_unix_url_keeps_its_slashes() -> None:
+    """A blocking client of redis-py refuses ``unix:/path``, which an asynchronous one takes."""
+    assert checked("unix:///run/redis.sock?db=1&timeout=0.5").url == "unix:///run/redis.sock?db=1"
+    assert checked("unix:///run/redis.sock").url == "unix:///run/redis.sock"

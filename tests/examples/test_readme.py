@@ -28,10 +28,12 @@ from typing import Any, get_args
 import httpx
 import pytest
 import sqlalchemy
+from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 import sqlacache
 from sqlacache import decisions
+from sqlacache.core import Core
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -105,10 +107,12 @@ async def run(block: Block, namespace: dict[str, Any]) -> str:
 
 async def end(namespace: dict[str, Any]) -> None:
     """Let go of what a block left open."""
-    for kind, method in ((sqlacache.CacheManager, "disconnect"), (AsyncEngine, "dispose")):
+    for kind, method in ((Core, "disconnect"), (Engine, "dispose"), (AsyncEngine, "dispose")):
         for value in namespace.values():
             if isinstance(value, kind):
-                await getattr(value, method)()
+                done = getattr(value, method)()
+                if inspect.isawaitable(done):
+                    await done
 
 
 def marked() -> list[Any]:
