@@ -68,6 +68,8 @@ class Settings:
     lease: float
     on_error: str
     observers: tuple[Observer, ...]
+    history: int
+    """Decisions that are remembered."""
     models: Mapping[Any, Any] = field(default_factory=dict)
     _rules: dict[type, _Rule | None] = field(default_factory=dict)
     _fallback: _Rule | None = None
@@ -162,6 +164,7 @@ def settings(
     on_error: str,
     local: str | None,
     observers: Iterable[Observer],
+    history: int | None,
 ) -> Settings:
     """Check ``configure()``'s arguments. Raises :class:`ConfigError`."""
     _check_name("prefix", prefix)
@@ -186,6 +189,8 @@ def settings(
     for observer in watching:
         if not isinstance(observer, Observer):
             raise ConfigError(f"observers: takes instances of sqlacache.Observer, got {observer!r}")
+    if history is not None and history != 0:
+        size("history", history, "decisions")
     given = {} if models is None else models
     if not isinstance(given, Mapping):
         raise ConfigError(f"models: takes a mapping of models to their settings, got {type(given).__name__}")
@@ -213,6 +218,7 @@ def settings(
         lease=seconds("lease", lease),
         on_error=on_error,
         observers=watching,
+        history=history or 0,
         models=dict(given),
     )
 

@@ -15,6 +15,9 @@ from .observers import Observer
 from .store.codec import Codec
 from .sync import SyncCacheManager
 
+HISTORY = 1000
+"""Decisions remembered unless said otherwise."""
+
 
 def _configured(
     backend: str | Mapping[str, Any] = "mem://",
@@ -39,6 +42,7 @@ def _configured(
     lease: Seconds = 30,
     local: str | None = "default",
     on_error: str = "bypass",
+    history: int | None = None,
 ) -> Settings:
     checked = settings(
         backend=backend,
@@ -61,8 +65,11 @@ def _configured(
         local=local,
         on_error=on_error,
         observers=observers,
+        history=history,
     )
     checked.observers = (*_telemetry(telemetry, checked.mode), *checked.observers)
+    if history is None and checked.observers:  # somebody is told of every decision anyway
+        checked.history = HISTORY
     return checked
 
 
@@ -111,6 +118,8 @@ Args:
         ``backend={"bound": seconds}`` (1); ``None`` keeps none.
     on_error: When Redis cannot be told of a commit: ``"bypass"`` commits, owes the invalidation and reads the
         tables from the database until it is delivered; ``"raise"`` refuses the commit.
+    history: How many decisions this process remembers, for :meth:`CacheManager.explain_key`; 1,000 unless given, or
+        none where neither telemetry nor an observer is told of decisions; 0 for none.
 
 Raises:
     ConfigError: Names the offending argument, what it got and what it takes.

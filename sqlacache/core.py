@@ -26,14 +26,17 @@ from .databases import database_name, is_in_memory, is_one_of_several_workers, s
 from .decisions import MODES, Eviction, Mode
 from .errors import CacheError, ConfigError, TransportError
 from .evictions import EvictionHook
+from .explain import Explanation, explain_key
 from .forks import renew
 from .front.port import Front
+from .history import History
 from .listening import add_observer, listen
 from .models import Models, is_mapped
 from .observers import Observer, Observers
 from .recovery import Recovery
 from .store.opening import set_up
 from .tags import EVERYTHING
+from .testing.recorder import Recorder, record
 from .write.dml import Change
 
 logger = logging.getLogger("sqlacache")
@@ -53,7 +56,11 @@ class Core:
     def __init__(self, settings: Settings, front: Front) -> None:
         self.settings = settings
         self.front = front
-        self.observers = Observers(settings.observers)
+        self.history = History(settings.history) if settings.history else None
+        """What this process decided lately, if it is to remember."""
+        self.observers = Observers(
+            settings.observers if self.history is None else (*settings.observers, self.history)
+        )
         self.capacity = Capacity(self)
         self.models = Models()
         self.cashews = Cache()
@@ -200,6 +207,26 @@ class Core:
     def is_bypassed(self) -> bool:
         """Tell whether this task is inside :meth:`bypassed`, or disabled the backend through cashews."""
         return self._bypassed.get() or self.backend.is_disable()
+
+    @contextmanager
+    def record(self) -> Iterator[Recorder]:
+        """Record what is decided inside the block, in any task or thread: :class:`sqlacache.testing.Recorder`."""
+        with record(self) as seen:
+            yield seen
+
+    async def _explain_key(self, key: str, database: str | None) -> Explanation:
+        stores = [one for one in self.unique_stores() if database in (None, one.database)]
+        if not stores:
+            known = ", ".join(one.database for one in self.bindings) or "none"
+            raise CacheError(f"explain_key: takes a database that is bound ({known}), got {database!r}")
+        for binding in stores:
+            found: Explanation | None = await self.front.call(explain_key, binding, key, self.history)
+            if found is not None:
+                return found
+        where = "it" if self.history is not None else "what was"
+        raise CacheError(
+            f"explain_key: nothing is stored as {key!r}, and this process remembers nothing of {where}"
+        )
 
     # -- invalidating --------------------------------------------------------------------------------------------------
 

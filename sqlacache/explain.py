@@ -7,20 +7,28 @@ stops before anything is loaded, flushed, stored or counted.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session, object_mapper
 from sqlalchemy.sql.expression import TextClause
 
-from .decisions import BypassReason, Cause, DecisionKind, MissReason, Op, StampChange
+from .decisions import OPS, BypassReason, Cause, DecisionKind, MissReason, Op, StampChange
+from .errors import CacheError
 from .events import binding_of
+from .history import History, Past
 from .read.path import Explained
 from .read.replay import Rewritten
 from .read.statement import selects
+from .store.stamps import Verdict, decide
+from .tags import EVERYTHING, is_key, table_stamp
+
+if TYPE_CHECKING:
+    from .binding import Binding
 
 _BYPASSES: dict[BypassReason, str] = {
     "disabled": "the cache is switched off (mode, bypassed() or a read outside a greenlet)",
@@ -63,6 +71,12 @@ class Explanation:
     rows: int | None
     load_seconds: float | None
     """What the database took when the entry was filled."""
+    size: int | None = None
+    """Bytes of the entry, encoded."""
+    advice: str = ""
+    """What would make it a hit."""
+    past: str = ""
+    """What this process remembers of earlier reads of it, and whether that is all there was."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same as plain data."""
@@ -84,10 +98,15 @@ class Explanation:
         if self.cause is not None:
             lines.append(f"  cause       {_told(self.cause)}")
         if self.age is not None and self.expires_in is not None and self.load_seconds is not None:
+            what = "" if self.size is None else f"{self.rows} row(s) in {self.size} bytes "
             lines.append(
-                f"  stored      {self.age:.1f} s ago, expires in {self.expires_in:.0f} s; "
+                f"  stored      {what}{self.age:.1f} s ago, expires in {self.expires_in:.0f} s; "
                 f"the database took {self.load_seconds * 1000:.1f} ms"
             )
+        if self.advice:
+            lines.append(f"  hit if      {self.advice}")
+        if self.past:
+            lines.append(f"  before      {self.past}")
         return "\n".join(lines)
 
     def _sentence(self) -> str:
@@ -248,3 +267,85 @@ def _told_of(read: Any) -> Explanation:
         entry.count if entry is not None else None,
         entry.load_seconds if entry is not None else None,
     )
+
+
+def explain_key(binding: Binding, key: str, history: History | None) -> Explanation | None:
+    """Explain what a read of the entry ``key`` would find now; ``None`` if nothing is stored or known of it.
+
+    Raises :class:`~sqlacache.errors.TransportError` when the backend does not answer, and
+    :class:`~sqlacache.errors.CacheError` for what is no key of an entry.
+    """
+    table, op = _parts(key)
+    store = binding.store
+    home = (EVERYTHING, table_stamp(table))
+    entry = store.peek(key, home).entry
+    past = history.of(key) if history is not None else None
+    if entry is None:
+        gone = store.peek(key, home).gone
+        if gone is None and (past is None or not past.decisions):
+            return None
+        return Explanation(
+            "miss",
+            gone or "absent",
+            "",
+            op,
+            key,
+            (table,),
+            past.decisions[-1].tags if past is not None and past.decisions else (),
+            (),
+            None,
+            None,
+            None,
+            None,
+            None,
+            advice="it were read again: the next read stores it",
+            past=_said(past),
+        )
+    names = [name for name, _, _ in entry.stamps]
+    verdict = decide(names, frozenset(filter(is_key, names)), store.peek(key, names))
+    now = time.time()
+    return Explanation(
+        "hit" if verdict.entry is not None else "miss",
+        verdict.reason,
+        "",
+        op,
+        key,
+        (table,),
+        tuple(name for name in names if name != EVERYTHING and "#" not in name),
+        verdict.changed,
+        verdict.cause,
+        now - entry.stored_at,
+        entry.expires_at - now,
+        entry.count,
+        entry.load_seconds,
+        entry.size,
+        "" if verdict.entry is not None else _advice(verdict),
+        _said(past),
+    )
+
+
+def _parts(key: str) -> tuple[str, Op]:
+    table, _, rest = key.rpartition(":")[0].rpartition(":")
+    if rest not in OPS or not table:
+        raise CacheError(
+            f"explain_key: takes an entry's key such as 'users:get:0123...' (table, operation, digest), got {key!r}"
+        )
+    return table, rest
+
+
+def _advice(verdict: Verdict) -> str:
+    if verdict.reason == "write_in_flight":
+        return "the writer between its two phases were done"
+    changed = ", ".join(change.stamp for change in verdict.changed)
+    return f"nobody had written {changed} since it was stored" if changed else ""
+
+
+def _said(past: Past | None) -> str:
+    if past is None:
+        return "this process keeps no history"
+    since = datetime.fromtimestamp(past.since, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    all_of_it = "complete" if past.complete else "older decisions are forgotten"
+    counted = Counter(one.decision + (f" ({one.reason})" if one.reason else "") for one in past.decisions)
+    reads = ", ".join(f"{count} {what}" for what, count in counted.items()) or "no read of it"
+    last = f"; the last {time.time() - past.decisions[-1].at:.1f} s ago" if past.decisions else ""
+    return f"{reads} by this process since {since}{last} ({all_of_it})"

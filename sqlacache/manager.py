@@ -82,6 +82,19 @@ class CacheManager(Core):
         """Say what ``session.get(model, key)`` would do and why, if the session does not hold the object already."""
         return await session.run_sync(explain.explain_get, model, key)
 
+    async def explain_key(self, key: str, database: str | None = None) -> Explanation:
+        """Say what is stored under an entry's key, whether it would be a hit now, and which write voided it.
+
+        Args:
+            key: As decisions, spans (``sqlacache.key``) and explanations name it.
+            database: Which of the databases that are bound; by default the first that knows the key.
+
+        Raises:
+            CacheError: No such database; no key of an entry; or nothing is stored and nothing known of it.
+            TransportError: The backend does not answer.
+        """
+        return await self._explain_key(key, database)
+
     async def invalidate(self, model: type, pks: Iterable[Any] | None = None) -> int:
         """Evict what depends on rows of ``model`` with the primary keys ``pks``, or on any row of it.
 

@@ -73,6 +73,10 @@ class SyncCacheManager(Core):
         """Say what ``session.get(model, key)`` would do and why, if the session does not hold the object already."""
         return explain.explain_get(session, model, key)
 
+    def explain_key(self, key: str, database: str | None = None) -> Explanation:
+        """Say what is stored under an entry's key, and which write voided it; see :meth:`.CacheManager.explain_key`."""
+        return finish(self._explain_key(key, database))
+
     def invalidate(self, model: type, pks: Iterable[Any] | None = None) -> int:
         """Evict what depends on rows of ``model`` with the primary keys ``pks``, or on any row of it."""
         return finish(self._invalidate(model, pks))

@@ -69,6 +69,12 @@ class Shape:
         return columns is None or self.footprint is None or not self.footprint.isdisjoint(columns)
 
 
+def is_key(name: str) -> bool:
+    """Tell whether a stamp's name is the tag of a primary key, such as ``users:42`` or ``users(id,name):42``."""
+    table, colon, rest = name.partition(":")
+    return bool(colon) and "?" not in table and rest not in ("*", "#key")
+
+
 class RowChangeLike(Protocol):
     """One row written: known columns with canonical values, before and after (see :class:`.write.dml.RowChange`)."""
 

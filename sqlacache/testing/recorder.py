@@ -35,6 +35,12 @@ class Recorder(Observer):
     def dropped(self, drop: Drop) -> None:
         self.drops.append(drop)
 
+    def __iter__(self) -> Iterator[Decision]:
+        return iter(self.decisions)
+
+    def __len__(self) -> int:
+        return len(self.decisions)
+
     @property
     def hits(self) -> list[Decision]:
         """The reads that were hits."""
