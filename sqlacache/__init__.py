@@ -55,6 +55,7 @@ from .decisions import (
     Received,
     StampChange,
     TableChange,
+    Verification,
 )
 from .errors import CacheError, ConfigError, SerializationError, TransportError
 from .explain import Explanation
@@ -80,6 +81,7 @@ __all__ = [
     "SyncCacheManager",
     "TableChange",
     "TransportError",
+    "Verification",
     "configure",
     "configure_sync",
     "testing",

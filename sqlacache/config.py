@@ -70,6 +70,8 @@ class Settings:
     observers: tuple[Observer, ...]
     history: int
     """Decisions that are remembered."""
+    verify: float
+    """Fraction of hits that are compared with the database."""
     models: Mapping[Any, Any] = field(default_factory=dict)
     _rules: dict[type, _Rule | None] = field(default_factory=dict)
     _fallback: _Rule | None = None
@@ -165,6 +167,7 @@ def settings(
     local: str | None,
     observers: Iterable[Observer],
     history: int | None,
+    verify: float,
 ) -> Settings:
     """Check ``configure()``'s arguments. Raises :class:`ConfigError`."""
     _check_name("prefix", prefix)
@@ -219,6 +222,7 @@ def settings(
         on_error=on_error,
         observers=watching,
         history=history or 0,
+        verify=_fraction("verify", verify, whole=True),
         models=dict(given),
     )
 
@@ -285,9 +289,11 @@ def _all_subclasses(model: Any) -> list[type]:
     return found
 
 
-def _fraction(where: str, given: Any) -> float:
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given < 1:
-        raise ConfigError(f"{where}: takes a fraction from 0 up to (not including) 1, got {given!r}")
+def _fraction(where: str, given: Any, *, whole: bool = False) -> float:
+    is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    if not is_number or not 0 <= given <= 1 or (given == 1 and not whole):
+        up_to = "1" if whole else "(not including) 1"
+        raise ConfigError(f"{where}: takes a fraction from 0 up to {up_to}, got {given!r}")
     return float(given)
 
 

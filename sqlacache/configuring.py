@@ -43,6 +43,7 @@ def _configured(
     local: str | None = "default",
     on_error: str = "bypass",
     history: int | None = None,
+    verify: float = 0.0,
 ) -> Settings:
     checked = settings(
         backend=backend,
@@ -66,6 +67,7 @@ def _configured(
         on_error=on_error,
         observers=observers,
         history=history,
+        verify=verify,
     )
     checked.observers = (*_telemetry(telemetry, checked.mode), *checked.observers)
     if history is None and checked.observers:  # somebody is told of every decision anyway
@@ -97,7 +99,9 @@ Args:
     serializer: ``"sqlalchemy"``, the safe row codec; ``"pickle"`` for exotic types, if whoever can write to the
         backend may also run code here; or an object with ``name``, ``encode_rows`` and ``decode_rows``.
     name: Name of the cache in records and metrics; by default the prefix.
-    mode: ``on``, ``write_only`` or ``off``. The environment variable ``SQLACACHE_MODE`` overrides it.
+    mode: ``on``; ``shadow`` (everything is read from the database, and what the cache would have said is compared
+        with it: to try it out); ``write_only`` (invalidates, never serves); ``off``. The environment variable
+        ``SQLACACHE_MODE`` overrides it.
     vary: Function of a (synchronous) session whose value becomes part of every key: tenant, role.
     jitter: Fraction by which timeouts are shortened at random, so that entries do not expire together.
     telemetry: ``True`` for spans and metrics as ``sqlacache_telemetry`` makes them by default, options for it, or
@@ -120,6 +124,8 @@ Args:
         tables from the database until it is delivered; ``"raise"`` refuses the commit.
     history: How many decisions this process remembers, for :meth:`CacheManager.explain_key`; 1,000 unless given, or
         none where neither telemetry nor an observer is told of decisions; 0 for none.
+    verify: Fraction of hits that are loaded from the database all the same, and compared: 0.001 is one in a thousand.
+        A difference that no write explains is logged as an error and counted as ``mismatch``.
 
 Raises:
     ConfigError: Names the offending argument, what it got and what it takes.

@@ -23,7 +23,7 @@ from .binding import Binding
 from .capacity import Capacity
 from .config import Policy, Settings
 from .databases import database_name, is_in_memory, is_one_of_several_workers, same_database
-from .decisions import MODES, Eviction, Mode
+from .decisions import FLEET_MODES, MODES, Eviction, Mode
 from .errors import CacheError, ConfigError, TransportError
 from .evictions import EvictionHook
 from .explain import Explanation, explain_key
@@ -266,7 +266,7 @@ class Core:
 
     @property
     def mode(self) -> Mode:
-        """``on``; ``write_only`` (invalidates, never serves); ``off`` (neither)."""
+        """``on``; ``shadow`` (compares, never serves); ``write_only`` (invalidates, no more); ``off`` (neither)."""
         return self._mode
 
     async def _set_mode(self, mode: Mode, fleet: bool, ttl: Any) -> None:
@@ -287,6 +287,8 @@ class Core:
             raise CacheError(
                 "set_mode: fleet=True takes a backend that processes share; mem:// belongs to this one"
             )
+        if mode not in FLEET_MODES:
+            raise CacheError(f"set_mode: fleet=True takes one of {', '.join(FLEET_MODES)}, got {mode!r}")
         seconds = None if ttl is None else self.settings.seconds(ttl, 0.0)
         if not self.bindings:
             raise CacheError("set_mode: fleet=True takes a cache that is bound to an engine")

@@ -63,7 +63,8 @@ EvictionCause = Literal[
     "resync",
 ]
 Scope = Literal["rows", "conditions", "table"]
-Mode = Literal["on", "write_only", "off"]
+Mode = Literal["on", "shadow", "write_only", "off"]
+VerificationOutcome = Literal["match", "mismatch", "raced"]
 
 OPS: tuple[Op, ...] = get_args(Op)
 DECISIONS: tuple[DecisionKind, ...] = get_args(DecisionKind)
@@ -74,6 +75,9 @@ FILL_OUTCOMES: tuple[FillOutcome, ...] = get_args(FillOutcome)
 EVICTION_CAUSES: tuple[EvictionCause, ...] = get_args(EvictionCause)
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 MODES: tuple[Mode, ...] = get_args(Mode)
+FLEET_MODES: tuple[Mode, ...] = ("on", "write_only", "off")
+"""Modes that all processes can be switched to at once."""
+VERIFICATION_OUTCOMES: tuple[VerificationOutcome, ...] = get_args(VerificationOutcome)
 
 
 @dataclass(frozen=True)
@@ -233,6 +237,25 @@ class Eviction:
     """Whether it was announced by another process (or by another cache of this one)."""
     lag: float | None
     """Seconds between the announcement and its arrival, by both clocks; ``None`` for what happened here."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A hit that was compared with the database (``mode="shadow"``, ``verify=``). Times are seconds since the epoch."""
+
+    cache: str
+    database: str
+    tables: tuple[str, ...]
+    key: str
+    tags: tuple[str, ...]
+    outcome: VerificationOutcome
+    """``match``; ``mismatch``: a stale entry would have been served; ``raced``: they differ, but a write of what the
+    read depends on came in between (or the backend could no longer say)."""
+    cached_rows: int
+    database_rows: int
+    stored_at: float
+    at: float
+    """When the read began."""
 
 
 @dataclass(frozen=True)

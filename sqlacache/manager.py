@@ -129,7 +129,7 @@ class CacheManager(Core):
         """Switch the mode. What was cached before ``off`` is not served after it.
 
         Args:
-            mode: ``on``, ``write_only`` or ``off``.
+            mode: ``on``, ``shadow``, ``write_only`` or ``off``.
             fleet: Switch every process that shares the backend and the prefix, with their next lookup. They go on
                 invalidating also when ``off``, so that nothing is stale when they are switched on again; ``on`` leaves
                 each with its own mode.

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from .decisions import Decision, Drop, Invalidation, Load, Received
+from .decisions import Decision, Drop, Invalidation, Load, Received, Verification
 
 logger = logging.getLogger("sqlacache")
 
@@ -41,6 +41,9 @@ class Observer:
 
     def dropped(self, drop: Drop) -> None:
         """Receive entries dropped from memory without a write."""
+
+    def verified(self, verification: Verification) -> None:
+        """Hear how a hit compared with the database."""
 
     def received(self, received: Received) -> None:
         """Hear of a commit of another process (with a backend that processes share)."""
@@ -150,6 +153,13 @@ class Observers:
                 member.dropped(drop)
             except Exception as error:
                 self._failed(member, "dropped", error)
+
+    def verified(self, verification: Verification) -> None:
+        for member in self._members:
+            try:
+                member.verified(verification)
+            except Exception as error:
+                self._failed(member, "verified", error)
 
     @property
     def listen(self) -> bool:

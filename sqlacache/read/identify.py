@@ -104,7 +104,7 @@ class Identifier:
 
     def _gate(self, state: Any, options: Mapping[str, Any]) -> BypassReason | None:
         """Reasons that need no look at the statement's shape."""
-        if self.binding.manager.mode != "on" or self.binding.manager.is_bypassed():
+        if self.binding.manager.mode not in ("on", "shadow") or self.binding.manager.is_bypassed():
             return "disabled"
         if options.get("sqlacache_skip"):
             return "opted_out"

@@ -16,6 +16,7 @@ from .flight import Flights
 from .identify import Identifier, Read
 from .replay import MARKER, Capture, Replay, Rewritten, is_replay, lend, replay_engine
 from .session import bind_options
+from .verify import Verifier
 
 if TYPE_CHECKING:
     from ..binding import Binding
@@ -36,6 +37,7 @@ class ReadPath:
         self.binding = binding
         self.settings = binding.settings
         self.identifier = Identifier(binding)
+        self._verifier = Verifier(binding)
         self._flights = Flights(asynchronous=binding.engine.dialect.is_async)
         self._replay: Any = None
 
@@ -63,8 +65,13 @@ class ReadPath:
             if verdict is None:
                 break
             if verdict.entry is not None:
-                return self._hit(state, bind, inherited, read, verdict.entry, None)
-            if not verdict.fillable:
+                if self._verifier.wants(read):
+                    return self._verify(state, inherited, read, verdict, verdict.entry)
+                if not self._verifier.is_shadow:
+                    return self._hit(state, bind, inherited, read, verdict.entry, None)
+                read.reason, read.why = "isolation", "its transaction may rightly say what was"
+                break
+            if not verdict.fillable or self._verifier.is_shadow:
                 return self._miss(state, inherited, read, verdict)
             assert read.key is not None  # made by _identify
             nonces = (read.under, *(stamp.nonce for stamp in read.stamps if stamp is not None))
@@ -177,6 +184,42 @@ class ReadPath:
             )
         return result
 
+    def _verify(
+        self, state: Any, inherited: Replay | None, read: Read, verdict: Verdict, entry: Entry
+    ) -> Any:
+        """Answer from the database what would have been a hit, and compare."""
+        plan = read.plan
+        assert plan is not None
+        looked_up = time.perf_counter()
+        capture = Capture(plan.compiled, read.parameters)
+        result = state.invoke_statement(
+            execution_options={MARKER: capture}, bind_arguments=_real_bind(inherited, state)
+        )
+        lookup_seconds, load_seconds = looked_up - read.started, time.perf_counter() - looked_up
+        if capture.mismatched or capture.rows is None:
+            read.reason, read.why = "rewritten", "a listener changed the statement or its parameters"
+        else:
+            if self._verifier.compare(read, entry, capture.rows) == "mismatch":
+                self._fill(read, verdict._replace(fillable=True), capture, load_seconds)
+            if self._verifier.is_shadow:
+                read.reason, read.why = "disabled", "the mode of this process is shadow"
+        observers = self.binding.observers
+        if observers and read.reason is not None:
+            observers.decided(self._decision(read, "bypass", read.reason))
+        elif observers:
+            observers.decided(
+                self._decision(
+                    read,
+                    "hit",
+                    None,
+                    tier=read.tier or self.binding.store.tier,
+                    entry=entry,
+                    rows=len(capture.rows or ()),
+                    lookup_seconds=lookup_seconds,
+                )
+            )
+        return result
+
     def _miss(self, state: Any, inherited: Replay | None, read: Read, verdict: Verdict) -> Any:
         return self._load(state, inherited, read, verdict)[0]
 
@@ -259,7 +302,11 @@ class ReadPath:
     ) -> tuple[FillOutcome | None, Entry | None]:
         if capture.mismatched or capture.rows is None or capture.description is None:
             return None, None
-        if not capture.clean or self.binding.manager.mode != "on" or not self.binding.attached:
+        if (
+            not capture.clean
+            or self.binding.manager.mode not in ("on", "shadow")
+            or not self.binding.attached
+        ):
             return "not_selected", None
         if not verdict.fillable:
             return "fenced", None

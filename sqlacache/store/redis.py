@@ -19,7 +19,7 @@ from dataclasses import replace
 from math import inf
 from typing import Any, NamedTuple
 
-from ..decisions import MODES, BypassReason, Cause, FillOutcome, MissReason
+from ..decisions import FLEET_MODES, BypassReason, Cause, FillOutcome, MissReason
 from ..errors import SerializationError
 from ..tags import EVERYTHING, Shape, TableTouch, table_stamp
 from .announcing import Announcement
@@ -41,7 +41,7 @@ READ_BUDGET = 0.25
 REMEMBERED = 10_000
 """Keys of entries whose expiry is remembered, so that a miss can say that it expired or was evicted."""
 
-_MODES = frozenset(mode.encode() for mode in MODES if mode != "on")
+_MODES = frozenset(mode.encode() for mode in FLEET_MODES if mode != "on")
 """Modes that keep every process from serving; other bytes at the key are none of ours."""
 
 

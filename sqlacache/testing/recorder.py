@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect
 
-from ..decisions import Decision, Drop, Invalidation
+from ..decisions import Decision, Drop, Invalidation, Verification
 from ..observers import Observer
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class Recorder(Observer):
         self.decisions: list[Decision] = []
         self.invalidations: list[Invalidation] = []
         self.drops: list[Drop] = []
+        self.verifications: list[Verification] = []
 
     def decided(self, decision: Decision, scope: Any) -> None:
         self.decisions.append(decision)
@@ -34,6 +35,9 @@ class Recorder(Observer):
 
     def dropped(self, drop: Drop) -> None:
         self.drops.append(drop)
+
+    def verified(self, verification: Verification) -> None:
+        self.verifications.append(verification)
 
     def __iter__(self) -> Iterator[Decision]:
         return iter(self.decisions)

@@ -96,6 +96,7 @@ class Families:
             self.owed = gauge(names.OWED, "livesum")
             self.backend_errors = counter(names.BACKEND_ERRORS)
             self.observer_errors = counter(names.OBSERVER_ERRORS)
+            self.verifications = counter(names.VERIFICATIONS)
             overflow = counter(names.LABEL_OVERFLOW)
             self.build_info = gauge(names.BUILD_INFO, "max")
         except ValueError as error:

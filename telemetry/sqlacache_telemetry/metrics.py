@@ -18,11 +18,13 @@ from sqlacache.decisions import (
     DECISIONS,
     FILL_OUTCOMES,
     OPS,
+    VERIFICATION_OUTCOMES,
     Decision,
     Drop,
     Invalidation,
     Load,
     Received,
+    Verification,
 )
 from sqlacache.observers import Observer
 
@@ -69,7 +71,7 @@ class MetricsObserver(Observer):
 
     :meth:`bound` makes the likely series of each table start at zero, so that a rate over a first increment
     is right: 8 of hits, 8 of misses, 5 of evictions, 2 of version bumps and 1 of saved seconds, which is 24
-    per table (with prometheus_client's ``_created`` series 48), and for each cache 23 counters, 7
+    per table (with prometheus_client's ``_created`` series 48), and for each cache 26 counters, 7
     histograms and 3 gauges. If the mapped tables do not all fit in the 100 values of the label ``table``, none
     starts at zero, and those that are used get them.
 
@@ -99,6 +101,8 @@ class MetricsObserver(Observer):
             self._fill(cache, outcome)
         for phase in names.PHASES:
             self._phase(cache, phase)
+        for verified in VERIFICATION_OUTCOMES:
+            self._families.verifications.labels(cache, verified)
         self._families.lag_seconds.labels(cache)
         for gauge in (self._families.entries, self._families.bytes, self._families.owed):
             gauge.labels(cache)
@@ -172,6 +176,9 @@ class MetricsObserver(Observer):
     def dropped(self, drop: Drop) -> None:
         label = self._families.table(drop.table)
         self._families.evictions.labels(drop.cache, label, drop.cause).inc(drop.entries)
+
+    def verified(self, verification: Verification) -> None:
+        self._families.verifications.labels(verification.cache, verification.outcome).inc()
 
     def received(self, received: Received) -> None:
         self._families.lag_seconds.labels(received.cache).observe(received.lag)

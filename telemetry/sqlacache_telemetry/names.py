@@ -22,6 +22,7 @@ from sqlacache.decisions import (
     MODES,
     OPS,
     TIERS,
+    VERIFICATION_OUTCOMES,
 )
 
 SCOPE = "sqlacache"
@@ -233,6 +234,14 @@ OBSERVER_ERRORS = Metric(
     "Exceptions raised by observers and `on_evict` hooks, by the observer's class.",
     "an observer or a hook raises",
 )
+VERIFICATIONS = Metric(
+    "sqlacache_verifications_total",
+    "counter",
+    {"cache": None, "outcome": VERIFICATION_OUTCOMES},
+    "hits",
+    "Hits compared with the database: `match`, `mismatch` (a stale entry) or `raced` (a write came in between).",
+    "a read in mode `shadow`, or one of the fraction `verify`, has been loaded as well",
+)
 LABEL_OVERFLOW = Metric(
     "sqlacache_label_overflow_total",
     "counter",
@@ -267,6 +276,7 @@ METRICS = (
     OWED,
     BACKEND_ERRORS,
     OBSERVER_ERRORS,
+    VERIFICATIONS,
     LABEL_OVERFLOW,
     BUILD_INFO,
 )

@@ -39,6 +39,7 @@ EXPORTED = {
     "SyncCacheManager",
     "TableChange",
     "TransportError",
+    "Verification",
     "configure",
     "configure_sync",
     "testing",
