@@ -77,7 +77,7 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "name": ({"name": 5}, ("name", "letters", "5")),
     "serializer": ({"serializer": "json"}, ("serializer", "sqlalchemy", "pickle", "'json'")),
     "serializer_type": ({"serializer": 5}, ("serializer", "pickle", "int")),
-    "mode": ({"mode": "shadow"}, ("mode", "on, shadow, write_only, off", "'shadow'")),
+    "mode": ({"mode": "half"}, ("mode", "on, shadow, write_only, off", "'half'")),
     "mode_bool": ({"mode": True}, ("mode", "on, shadow, write_only, off", "True")),
     "vary": ({"vary": "tenant"}, ("vary", "function", "'tenant'")),
     "jitter": ({"jitter": 1}, ("jitter", "fraction", "1")),
