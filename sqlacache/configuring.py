@@ -139,11 +139,16 @@ def _making(manager: type[M], configured: Callable[P, Settings], name: str, summ
     """Return a function that makes a cache of what ``configured`` takes; two fronts, one list of arguments."""
 
     def make(*args: P.args, **kwargs: P.kwargs) -> M:
+        try:
+            taken.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{name}() {error}") from None
         return manager(configured(*args, **kwargs))
 
+    taken = signature(configured)
     make.__name__ = make.__qualname__ = name
     make.__doc__ = summary + _ARGUMENTS
-    make.__signature__ = signature(configured).replace(return_annotation=manager)  # type: ignore[attr-defined]  # for help()
+    make.__signature__ = taken.replace(return_annotation=manager)  # type: ignore[attr-defined]  # for help()
     return make
 
 

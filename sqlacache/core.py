@@ -230,9 +230,17 @@ class Core:
 
     # -- invalidating --------------------------------------------------------------------------------------------------
 
+    def check_bound(self, called: str) -> None:
+        """Warn of a call that can reach nobody."""
+        if not self.bindings:
+            logger.warning(
+                "%s: %s: the cache is bound to no engine, so that nothing was done", self.name, called
+            )
+
     async def _invalidate(self, model: type, pks: Iterable[Any] | None = None) -> int:
         if not is_mapped(model):
             raise CacheError(f"invalidate: takes a mapped class, got {model!r}")
+        self.check_bound("invalidate")
         keys = touching.keys_of(pks)
         total = 0
         mapper: Any = inspect(model)
@@ -251,6 +259,7 @@ class Core:
         return deleted
 
     async def _invalidate_all(self) -> None:
+        self.check_bound("invalidate_all")
         for binding in self.unique_stores():
             await self.front.call(
                 binding.writes.replace, [Change(EVERYTHING, "update", None, None, "flush", "invalidate_all")]

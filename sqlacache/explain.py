@@ -278,10 +278,12 @@ def explain_key(binding: Binding, key: str, history: History | None) -> Explanat
     table, op = _parts(key)
     store = binding.store
     home = (EVERYTHING, table_stamp(table))
-    entry = store.peek(key, home).entry
+    found = store.peek(key, home)
+    if found.bypass is not None:
+        return replace(_bypass(found.bypass, found.why), op=op, key=key, tables=(table,))
+    entry, gone = found.entry, found.gone
     past = history.of(key) if history is not None else None
     if entry is None:
-        gone = store.peek(key, home).gone
         if gone is None and (past is None or not past.decisions):
             return None
         return Explanation(

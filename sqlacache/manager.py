@@ -7,13 +7,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from sqlalchemy.engine import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session
 
 from . import explain, touching
 from .config import Settings
 from .core import Core
 from .decisions import Mode
-from .errors import ConfigError
+from .errors import CacheError, ConfigError
 from .explain import Explanation
 from .front.asynchronous import AsyncFront
 from .health import Health, health
@@ -76,11 +76,11 @@ class CacheManager(Core):
 
     async def explain(self, session: AsyncSession, statement: Any, parameters: Any = None) -> Explanation:
         """Say what ``session.execute(statement)`` would do and why; loads nothing and changes nothing."""
-        return await session.run_sync(explain.explain, statement, parameters)
+        return await _of(session, "explain").run_sync(explain.explain, statement, parameters)
 
     async def explain_get(self, session: AsyncSession, model: type, key: Any) -> Explanation:
         """Say what ``session.get(model, key)`` would do and why, if the session does not hold the object already."""
-        return await session.run_sync(explain.explain_get, model, key)
+        return await _of(session, "explain_get").run_sync(explain.explain_get, model, key)
 
     async def explain_key(self, key: str, database: str | None = None) -> Explanation:
         """Say what is stored under an entry's key, whether it would be a hit now, and which write voided it.
@@ -148,6 +148,14 @@ class CacheManager(Core):
         it is true only when everything is well.
         """
         return await health(self, strict=strict)
+
+
+def _of(session: Any, called: str) -> AsyncSession:
+    if isinstance(session, async_scoped_session):
+        session = session()
+    if not isinstance(session, AsyncSession):
+        raise CacheError(f"{called}: takes an AsyncSession, got {type(session).__name__}")
+    return session
 
 
 def _sync_engine(engine: Any) -> Engine:

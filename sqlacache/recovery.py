@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from .errors import TransportError
@@ -87,6 +88,17 @@ class Recovery:
         for binding in manager.bindings:
             if binding.owed:
                 await binding.owed.deliver()
+
+    async def deliver_now(self, limit: float) -> list[str]:
+        """Deliver what is owed, here and now, for at most ``limit`` seconds; say what was not delivered."""
+        ends_at = time.monotonic() + limit
+        while any(binding.owed for binding in self._manager.bindings) and time.monotonic() < ends_at:
+            try:
+                await self._once()
+            except TransportError as error:
+                logger.debug("%s: the backend does not answer: %s", self._manager.name, error)
+            await self._manager.front.sleep(FIRST_WAIT)
+        return [binding.owed.describe() for binding in self._manager.bindings if binding.owed]
 
     async def drain(self, limit: float) -> list[str]:
         """Wait at most ``limit`` seconds for what is owed, end, and say what was not delivered."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
+import weakref
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session
 
 from . import explain, touching
 from .config import Settings
-from .core import Core
+from .core import OWED_WAIT, Core, logger
 from .decisions import Mode
-from .errors import ConfigError
+from .errors import CacheError, ConfigError
 from .explain import Explanation
 from .front.blocking import BlockingFront, finish
 from .health import Health, health
@@ -31,6 +33,7 @@ class SyncCacheManager(Core):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, BlockingFront())
+        atexit.register(_at_exit, weakref.ref(self))
 
     def bind(self, engine: Engine, database: str | None = None) -> None:
         """Cache the sessions of ``engine`` from now on; binding an engine twice changes nothing.
@@ -67,11 +70,11 @@ class SyncCacheManager(Core):
 
     def explain(self, session: Session, statement: Any, parameters: Any = None) -> Explanation:
         """Say what ``session.execute(statement)`` would do and why; loads nothing and changes nothing."""
-        return explain.explain(session, statement, parameters)
+        return explain.explain(_of(session, "explain"), statement, parameters)
 
     def explain_get(self, session: Session, model: type, key: Any) -> Explanation:
         """Say what ``session.get(model, key)`` would do and why, if the session does not hold the object already."""
-        return explain.explain_get(session, model, key)
+        return explain.explain_get(_of(session, "explain_get"), model, key)
 
     def explain_key(self, key: str, database: str | None = None) -> Explanation:
         """Say what is stored under an entry's key, and which write voided it; see :meth:`.CacheManager.explain_key`."""
@@ -108,4 +111,23 @@ def _checked(engine: Any) -> Engine:
     if not isinstance(engine, Engine):
         hint = "; for an AsyncEngine there is configure()" if isinstance(engine, AsyncEngine) else ""
         raise ConfigError(f"bind: takes an Engine, got {type(engine).__name__}{hint}")
+    if engine.dialect.is_async:
+        raise ConfigError(
+            f"bind: takes an Engine with a driver that blocks, got one with {engine.dialect.driver}; "
+            "for an AsyncEngine there is configure()"
+        )
     return engine
+
+
+def _of(session: Any, called: str) -> Session:
+    if not isinstance(session, (Session, scoped_session)):
+        raise CacheError(f"{called}: takes a Session, got {type(session).__name__}")
+    return session() if isinstance(session, scoped_session) else session
+
+
+def _at_exit(reference: weakref.ref[SyncCacheManager]) -> None:
+    """Deliver what a process owes that ends without :meth:`~SyncCacheManager.disconnect`."""
+    cache = reference()
+    if cache is not None:
+        for what in finish(cache.recovery.deliver_now(OWED_WAIT)):
+            logger.error("%s: not delivered: %s", cache.name, what)

@@ -17,6 +17,7 @@ async def touched(
     manager: Core, table: str, columns: Collection[str] | None, pks: Iterable[Any] | None
 ) -> int:
     """Carry out :meth:`.CacheManager.touched`."""
+    manager.check_bound("touched")
     named = manager.models.named(table)
     if columns is not None and not isinstance(columns, str):
         fitting = [one for one in named if set(columns) <= {column.name for column in one.columns}]

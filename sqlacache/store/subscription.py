@@ -137,7 +137,10 @@ class Subscription:
                     if await self._transport.is_at_master(pubsub):  # else nothing is proved
                         sent_at = now
                         await pubsub.ping()
-                message = await pubsub.get_message(timeout=max(0.001, asked_at + self._beat - now))
+                patience = min(
+                    LONGEST_WAIT, asked_at + self._beat - now
+                )  # a thread may be told to stop meanwhile
+                message = await pubsub.get_message(timeout=max(0.001, patience))
                 if message is None:
                     continue
                 if message["type"] == "pong":

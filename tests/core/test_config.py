@@ -296,7 +296,8 @@ async def test_the_environment_overrides_the_code(
 def test_a_wrong_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SQLACACHE_MODE", "onn")
     with pytest.raises(
-        ConfigError, match=r"mode \(from SQLACACHE_MODE\): takes one of on, shadow, write_only, off, got 'onn'"
+        ConfigError,
+        match=r"mode \(from SQLACACHE_MODE\): takes one of on, shadow, write_only, off, got 'onn'",
     ):
         configure(telemetry=None)
     monkeypatch.delenv("SQLACACHE_MODE")
