@@ -170,9 +170,9 @@ def settings(
     verify: float,
 ) -> Settings:
     """Check ``configure()``'s arguments. Raises :class:`ConfigError`."""
-    _check_name("prefix", prefix)
+    check_name("prefix", prefix)
     if name is not None:
-        _check_name("name", name)
+        check_name("name", name)
     timeout = seconds("default_timeout", default_timeout)
     mode_key, mode = _environment("SQLACACHE_MODE", "mode", mode)
     if mode not in MODES:
@@ -297,7 +297,7 @@ def _fraction(where: str, given: Any, *, whole: bool = False) -> float:
     return float(given)
 
 
-def _check_name(where: str, given: Any) -> None:
+def check_name(where: str, given: Any) -> None:
     if not isinstance(given, str) or not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", given):
         raise ConfigError(f"{where}: takes 1 to 64 letters, digits, '_', '.', ':' or '-', got {given!r}")
 

@@ -37,6 +37,8 @@ MAX_HEADER = 1 << 20
 _STAMP = re.compile(rb"([0-9a-fA-F]{16})\|(\d{1,15})\|\d{1,13}\|([^|]*)\|(.*)", re.DOTALL)
 """As ``parse`` in ``lua/common.lua`` has it: what one takes for a stamp, the other must."""
 
+_NEVER = 1e11
+"""Seconds since the epoch: no clock shows it, and no calendar that we print by goes on much longer."""
 _FAR = 2 * 86400
 """Seconds: no lease lasts a day, and no clock is a day off."""
 _ENTRY = Struct(">4sII")
@@ -117,7 +119,7 @@ def decode_cause(data: bytes) -> Cause | None:
         cause, table, keys, columns, statement, at, pid, host, traceparent = json.loads(
             data.decode("utf-8", "surrogatepass")
         )
-        if cause not in _CAUSES:
+        if cause not in _CAUSES or not 0 <= float(at) < _NEVER:
             return None
         return Cause(
             cause,
