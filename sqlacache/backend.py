@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from inspect import signature
+from ssl import CERT_NONE
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -25,6 +27,7 @@ _REDIS_KEYS = (
     "timeout",
     "max_connections",
     "cluster",
+    "nodes",
     "sentinel",
     "username",
     "password",
@@ -34,14 +37,22 @@ _PASSED_ON = ("ssl_", "socket_keepalive", "client_name", "health_check_interval"
 """Beginnings of options that are handed to redis-py as they are."""
 
 
+def _addresses(text: str) -> list[tuple[str, int]]:
+    """Read ``host:port,host:port``."""
+    pairs = (one.rpartition(":") for one in text.split(","))
+    return [(host.strip("[]"), int(port)) for host, _, port in pairs]
+
+
 _QUERY: Mapping[str, Callable[[str], Any]] = {
     "timeout": float,
     "bound": float,
     "max_bytes": int,
     "max_connections": int,
     "cluster": {"true": True, "1": True, "false": False, "0": False}.__getitem__,
+    "nodes": _addresses,
 }
 """What a URL's query may say, too, so that ``SQLACACHE_BACKEND`` can."""
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _URL_KEYS = frozenset({"host", "port", "path", "db", "connection_class"})
 
 
@@ -57,6 +68,8 @@ class Backend:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of redis-py's connections."""
     cluster: bool = False
+    nodes: tuple[tuple[str, int], ...] = ()
+    """Nodes of the cluster to begin with, beside the URL's."""
     sentinel: Sentinel | None = None
     local: str | None = None
     bound: float = BOUND
@@ -88,7 +101,7 @@ def check_backend(where: str, given: Any, local: Any) -> Backend:
         raise ConfigError(
             f"{where}: takes a URL such as 'mem://' or a mapping with one, got {type(url).__name__}"
         )
-    scheme = urlsplit(url).scheme
+    scheme = url.partition("://")[0]
     if scheme not in SCHEMES or (scheme == "mem" and url != "mem://"):
         raise ConfigError(
             f"{where}: takes 'mem://', 'redis://host:port/db', 'rediss://...' or 'unix://path', got {masked(url)!r}"
@@ -114,11 +127,21 @@ def _redis(where: str, url: str, options: dict[str, Any], local: str | None) -> 
         raise ConfigError(
             f"{where}: {masked(url)!r} needs the extra: pip install 'sqlacache[redis]' ({error})"
         ) from error
-    url = _of_query(where, url, options)
     try:
+        url = _of_query(where, url, options)
         of_url = parse_url(url)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {masked(url)!r} cannot be read: {error}") from error
+        understood = not urlsplit(url).fragment and (
+            url.startswith("unix:") or re.fullmatch(r"/?\d*", urlsplit(url).path)
+        )
+    except ConfigError:
+        raise
+    except ValueError:  # whose text may quote a part of the password
+        understood = None
+    if not understood:
+        raise ConfigError(
+            f"{where}: {masked(url)!r} cannot be read; takes redis://user:password@host:port/db with what is special "
+            "in a URL escaped, as urllib.parse.quote(password, safe='') does"
+        )
     unknown = sorted(
         key
         for key in of_url
@@ -139,6 +162,15 @@ def _redis(where: str, url: str, options: dict[str, Any], local: str | None) -> 
     if cluster and (of_url.get("path") or of_url.get("db")):
         what = "a database other than 0" if of_url.get("db") else "a unix socket"
         raise ConfigError(f"{where}: a cluster has many servers and database 0 alone, got {what}")
+    nodes = options.pop("nodes", ())
+    if nodes and not cluster:
+        raise ConfigError(f"{where}['nodes']: they are those of a cluster; takes 'cluster': True with it")
+    if not _are_nodes(nodes):
+        raise ConfigError(f"{where}['nodes']: takes [(host, port), ...], got {nodes!r}")
+    encrypted = urlsplit(url).scheme == "rediss"
+    options.update(
+        _of_tls(where, {**of_url, **options}, encrypted=encrypted, otherwise="a URL with rediss://")
+    )
     sentinel = options.pop("sentinel", None)
     if sentinel is not None:
         sentinel = _sentinel(f"{where}['sentinel']", sentinel)
@@ -149,7 +181,7 @@ def _redis(where: str, url: str, options: dict[str, Any], local: str | None) -> 
         raise ConfigError(
             "local: 'pushed' needs one server that announces in order; a cluster takes 'validated' or None"
         )
-    return Backend(url, room, timeout, options, cluster, sentinel, local, bound)
+    return Backend(url, room, timeout, options, cluster, _pairs(nodes), sentinel, local, bound)
 
 
 def _of_query(where: str, url: str, options: dict[str, Any]) -> str:
@@ -177,20 +209,66 @@ def _sentinel(where: str, given: Any) -> Sentinel:
     if not isinstance(given, Mapping) or not {"service", "nodes"} <= set(given):
         raise ConfigError(f"{where}: {takes}, got {given!r}")
     nodes = given["nodes"]
-    fits = isinstance(nodes, Sequence) and all(
+    if not _are_nodes(nodes) or not nodes or not isinstance(given["service"], str):
+        raise ConfigError(f"{where}: {takes}, got {nodes!r} for {given['service']!r}")
+    options = {key: value for key, value in given.items() if key not in ("service", "nodes")}
+    known = ("ssl", "ssl_", "username", "password")
+    unknown = sorted(str(key) for key in options if not str(key).startswith(known))
+    if unknown:
+        raise ConfigError(
+            f"{where}[{unknown[0]!r}]: not known; {takes}, 'username', 'password' and, for TLS, 'ssl' and 'ssl_...'"
+        )
+    encrypted = options.pop("ssl", any(key.startswith("ssl_") for key in options))
+    if not isinstance(encrypted, bool):
+        raise ConfigError(f"{where}['ssl']: takes True or False, got {encrypted!r}")
+    options.update(_of_tls(where, options, encrypted=encrypted, otherwise="'ssl': True"))
+    return Sentinel(given["service"], _pairs(nodes), {**options, "ssl": True} if encrypted else options)
+
+
+def _are_nodes(given: Any) -> bool:
+    return isinstance(given, Sequence) and all(
         isinstance(node, Sequence)
         and len(node) == 2
         and isinstance(node[0], str)
         and isinstance(node[1], int)
-        for node in nodes
+        for node in given
     )
-    if not fits or not nodes or not isinstance(given["service"], str):
-        raise ConfigError(f"{where}: {takes}, got {nodes!r} for {given['service']!r}")
-    options = {key: value for key, value in given.items() if key not in ("service", "nodes")}
-    unknown = sorted(str(key) for key in options if not str(key).startswith(("ssl_", "username", "password")))
-    if unknown:
-        raise ConfigError(f"{where}[{unknown[0]!r}]: not known; {takes}, 'username' and 'password'")
-    return Sentinel(given["service"], tuple((host, port) for host, port in nodes), options)
+
+
+def _pairs(nodes: Any) -> tuple[tuple[str, int], ...]:
+    return tuple((host, port) for host, port in nodes)
+
+
+def _of_tls(where: str, options: Mapping[str, Any], *, encrypted: bool, otherwise: str) -> dict[str, Any]:
+    """Check what is said of TLS: later, every connection would fail for it. Return what is to be added.
+
+    Raises :class:`ConfigError`.
+    """
+    from redis import RedisError
+    from redis.asyncio.connection import SSLConnection
+
+    given = {key: value for key, value in options.items() if key.startswith("ssl_")}
+    known = [name for name in signature(SSLConnection).parameters if name.startswith("ssl_")]
+    for name, value in given.items():
+        if not encrypted:
+            raise ConfigError(f"{where}[{name!r}]: there is no TLS; takes {otherwise} with it")
+        if name not in known:
+            raise ConfigError(f"{where}[{name!r}]: not known; of TLS, takes {', '.join(known)}")
+        if name in _FILES and value is not None:
+            try:
+                with open(value, "rb"):
+                    pass
+            except (OSError, TypeError) as error:
+                raise ConfigError(f"{where}[{name!r}]: {error}") from error
+    if given:
+        try:
+            SSLConnection(**given).ssl_context.get()
+        except (RedisError, OSError, TypeError, ValueError) as error:
+            said = ", ".join(map(repr, given))
+            raise ConfigError(f"{where}: what {said} say cannot be used for TLS: {error}") from error
+    is_checked = encrypted and given.get("ssl_cert_reqs", "required") not in ("none", CERT_NONE)
+    # Before redis-py 6, the name in a certificate is not looked at unless asked for.
+    return {"ssl_check_hostname": True} if is_checked and "ssl_check_hostname" not in given else {}
 
 
 def masked(url: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from ssl import SSLError
 
 from ..errors import TransportError
 from ..forks import renew
@@ -79,5 +80,8 @@ class Breaker:
 
 
 def describe(error: BaseException) -> str:
-    """Return an error in words; some of redis-py's have none."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """Return an error in words; some of redis-py's have none, and before 6 they leave out what is wrong with TLS."""
+    text, behind = str(error), error.__cause__ or error.__context__
+    if isinstance(behind, SSLError) and behind.reason and behind.reason not in text:
+        text = f"{text} {behind}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

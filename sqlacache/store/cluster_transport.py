@@ -40,17 +40,19 @@ _WITHOUT_KEY = frozenset((b"PING",))
 class ClusterTransport(Transport):
     """Sends commands to the nodes of a cluster, each to the one that has the slot of its first key.
 
-    Args: as :class:`.transport.Transport`; ``url`` names the node that tells of the others.
+    Args: as :class:`.transport.Transport`; ``url`` names a node that tells of the others, and ``nodes`` further ones.
     """
 
     _failures: Counter[Address]
     _shut: dict[Address, str]
     """Nodes that are left alone, and why."""
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(self, url: str, *, nodes: Sequence[Address] = (), **options: Any) -> None:
         super().__init__(url, **options)
         of_url = self._wire.of_url(url)
-        self._first: Address = (of_url.get("host", "localhost"), of_url.get("port", 6379))
+        first: Address = (of_url.get("host", "localhost"), of_url.get("port", 6379))
+        self._first: tuple[Address, ...] = (first, *nodes)
+        """Whom to ask who else there is."""
         self._owners: list[Address | None] = []
         """The master of each slot; empty until it is known."""
 
@@ -156,7 +158,8 @@ class ClusterTransport(Transport):
     async def _learn(self, nodes: _Nodes) -> None:
         """Ask several nodes, one of which may be cut off from the others, and believe the most."""
         known = self.masters
-        asked = {self._first, *random.sample(known, min(len(known), ASKED - 1))}
+        begin = self._first if not known else (random.choice(self._first),)
+        asked = {*begin, *random.sample(known, min(len(known), ASKED - 1))}
         answers = await self.front.gather(self._slots(nodes, one) for one in asked)
         views = Counter(answer for answer in answers if isinstance(answer, tuple))
         if not views:
@@ -186,7 +189,7 @@ class ClusterTransport(Transport):
     def pubsub(self) -> Any:
         """Return what listens to channels, at one of the nodes: each passes on what is published at any."""
         up = [address for address in self.masters if address not in self._shut]
-        pool = self._pool().pool(random.choice(up) if up else self._first)
+        pool = self._pool().pool(random.choice(up or self._first))
         return self._wire.pubsub(pool)
 
     def forked(self) -> None:
@@ -236,7 +239,7 @@ class _Nodes:
         for pool in self._pools.values():
             await pool.disconnect()
         if self._client is not None:
-            await self._client.aclose()
+            await self._wire.close(self._client)
 
 
 async def all_of(front: Front, coroutines: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:

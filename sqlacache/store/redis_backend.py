@@ -71,7 +71,7 @@ class RedisBackend(CashewsRedis):
             "front": front,
         }
         self.transport: Transport = (
-            ClusterTransport(address, **common)
+            ClusterTransport(address, nodes=backend.nodes, **common)
             if backend.cluster
             else Transport(address, sentinel=backend.sentinel, **common)
         )

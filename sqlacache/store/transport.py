@@ -67,6 +67,8 @@ NO_CONNECTION = "No connection available"
 _OF_MASTER = frozenset({"host", "port", "path", "connection_class"})
 """What a URL says of a server's address."""
 _PROBES = frozenset((b"PING", b"CLUSTER"))
+_LANED = _PROBES | {b"MGET"}
+"""Commands that go by the lane (lookups), or see that it is open before the first lookup needs it."""
 ASKED_AGAIN = 1.0
 """Seconds after which sentinels are asked again whether the master is still the master."""
 _COMMON = ("socket_timeout", "socket_connect_timeout", "protocol", "retry")
@@ -123,7 +125,8 @@ class Transport:
             answer = await self._ask(self._pool(), command, run_at)
         except NoScriptError:
             raise
-        except FAILURES as error:
+        except FAILURES as failure:
+            error = self._explained(failure)
             self._failed(error, name_of(command), time.monotonic() - began)
             raise TransportError(f"{name_of(command)}: {describe(error)}") from error
         self.breaker.succeeded()
@@ -175,8 +178,17 @@ class Transport:
         """Ask whether the server answers, also while the breaker is open. Raises :class:`TransportError`."""
         try:
             await self._exchange(self._pool(), (b"PING",))
-        except FAILURES as error:
+        except FAILURES as failure:
+            error = self._explained(failure)
             raise TransportError(f"PING: {describe(error)}") from error
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """Return an error that says what redis-py's does not."""
+        if self.url.startswith("rediss:") and "Timeout connecting" in str(error):
+            return TimedOut(
+                f"{error}: neither a connection nor TLS (is it spoken at this port?) in {self.timeout} s"
+            )
+        return error
 
     async def close(self) -> None:
         """Close this loop's connections; those of other loops close with them."""
@@ -272,7 +284,9 @@ class Transport:
             "protocol": 2,  # one form of answers from redis-py 5 to 8, and no HELLO
             "retry": self._wire.no_retry(),
             "decode_responses": False,
-            "redis_connect_func": self._wire.introducing(_introduce),
+            "redis_connect_func": self._wire.introducing(
+                _introduce if self.url.startswith("rediss:") else _introduce_in_the_clear
+            ),
             **self._options,
         }
 
@@ -292,6 +306,13 @@ class Transport:
     ) -> Answer:
         if self.sentinel is not None:
             await self._see_who_is_master(pool)
+        if command[0] in _LANED and not asking:
+            lane = await self._wire.lane(pool, self.timeout)
+            if lane is not None and command[0] == b"MGET":
+                self._check(pool)
+                values = await lane.ask(command)
+                if values is not None:
+                    return Answer(values, lane.run)
         connection = await pool.get_connection(*_NAMED)
         try:
             if command[0] not in _PROBES:
@@ -339,6 +360,17 @@ async def _introduce(connection: Any) -> None:
     for line in text.splitlines():
         if line.startswith(b"run_id:"):
             connection.sqlacache_run = line[7:].strip()
+
+
+async def _introduce_in_the_clear(connection: Any) -> None:
+    try:
+        await _introduce(connection)
+    except ConnectionLost as error:
+        if type(error) is not ConnectionLost:  # a subclass tells what the server said
+            raise
+        raise ConnectionLost(
+            f"{error} At the first command: if this port speaks TLS, say rediss://"
+        ) from error
 
 
 def name_of(command: Sequence[Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from inspect import signature
 from typing import Any
 
 import redis.cluster
@@ -26,6 +27,8 @@ PARSER: Mapping[str, Any] = (
     {"parser_class": redis.cluster.ClusterParser} if hasattr(redis.cluster, "ClusterParser") else {}
 )
 """Before redis-py 6, only this one knows a cluster's redirections."""
+_KNOWS_WHICH = "inuse_connections" in signature(BlockingConnectionPool.disconnect).parameters
+"""Before redis-py 7, a blocking pool closes the connections in use as well, whatever was meant."""
 
 
 def of_url(url: str) -> dict[str, Any]:
@@ -70,8 +73,16 @@ def cluster_client(url: str, options: Mapping[str, Any]) -> RedisCluster:
     return RedisCluster.from_url(url, **options)
 
 
+async def close(client: Any) -> None:
+    client.close()
+
+
 def pubsub(pool: _Pool) -> _PubSub:
     return _PubSub(Redis(connection_pool=pool.raw).pubsub(), pool)  # type: ignore[no-untyped-call]  # as above
+
+
+async def lane(pool: _Pool, timeout: float) -> None:
+    """There is none: a thread waits for its answer without an event loop's turns."""
 
 
 class _Connection:
@@ -122,7 +133,17 @@ class _Pool:
         self.raw.release(connection.raw)
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
-        self.raw.disconnect(inuse_connections=inuse_connections)
+        _disconnect(self.raw, inuse_connections)
+
+
+def _disconnect(pool: Any, inuse_connections: bool) -> None:
+    if _KNOWS_WHICH:
+        pool.disconnect(inuse_connections=inuse_connections)
+    elif inuse_connections:
+        pool.disconnect()
+    else:
+        for idle in filter(None, tuple(pool.pool.queue)):
+            idle.disconnect()
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
@@ -143,7 +164,7 @@ class _MasterPool(_Pool):
         self.raw.release(connection.raw)
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
-        self.raw.disconnect(inuse_connections=inuse_connections)
+        _disconnect(self.raw, inuse_connections)
         if inuse_connections:
             for sentinel in self.raw.sentinel_manager.sentinels:
                 with suppress(RedisError, OSError):

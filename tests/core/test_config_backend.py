@@ -12,6 +12,7 @@ from sqlacache.backend import Backend, Sentinel
 
 URL = "redis://127.0.0.1:1/0"
 """Nobody answers there: configure() opens no connection."""
+NO_CHECK = {"ssl_check_hostname": False}
 
 
 def checked(backend: Any, **options: Any) -> Backend:
@@ -62,6 +63,34 @@ def test_a_sentinel_is_named_by_service_and_nodes() -> None:
     )
 
 
+def test_a_sentinel_is_spoken_to_by_tls_if_anything_is_said_of_it() -> None:
+    for said, options in (
+        ({}, {}),
+        ({"ssl": False}, {}),
+        ({"ssl": True}, {"ssl": True, "ssl_check_hostname": True}),
+        (NO_CHECK, {"ssl": True, **NO_CHECK}),
+    ):
+        sentinel = {"service": "mymaster", "nodes": [("a", 1)], **said}
+        given = checked({"url": "rediss://", "sentinel": sentinel}).sentinel
+        assert given is not None
+        assert given.options == options
+
+
+def test_the_name_in_a_certificate_is_looked_at_unless_it_is_said_otherwise() -> None:
+    assert checked("redis://h").options == {}
+    assert checked("rediss://h").options == {"ssl_check_hostname": True}
+    for unchecked in ("rediss://h?ssl_cert_reqs=none", "rediss://h?ssl_check_hostname=false"):
+        assert checked(unchecked).options == {}
+    assert checked({"url": "rediss://h", **NO_CHECK}).options == NO_CHECK
+
+
+def test_a_cluster_has_further_nodes_to_begin_with() -> None:
+    nodes = (("b", 2), ("::1", 3))
+    assert checked({"url": "redis://a", "cluster": True, "nodes": [("b", 2), ["::1", 3]]}).nodes == nodes
+    assert checked("redis://a?cluster=true&nodes=b:2,[::1]:3").nodes == nodes
+    assert checked("redis://a?cluster=true").nodes == ()
+
+
 WRONG = [
     ({"url": URL, "timeouts": 1}, {}, r"backend\['timeouts'\]: not known; a backend takes url, "),
     ({"url": URL, "timeout": 0}, {}, r"backend\['timeout'\]: takes seconds above 0 .*, got 0"),
@@ -85,6 +114,32 @@ WRONG = [
     (f"{URL}?decode=1", {}, "'decode' in the query of .* is not known; takes timeout, bound"),
     ({"url": f"{URL}?timeout=1", "timeout": 1}, {}, "takes one, got another in the query"),
     ("redis://host:port/0", {}, "cannot be read"),
+    ({"url": "redis://h", "nodes": [("a", 1)]}, {}, r"takes 'cluster': True with it"),
+    (
+        {"url": "redis://h", "cluster": True, "nodes": ["a:1"]},
+        {},
+        r"backend\['nodes'\]: takes \[\(host, port\), ...\]",
+    ),
+    ("redis://h?cluster=true&nodes=a", {}, "nodes='a' in the query of .* cannot be read"),
+    (
+        {"url": URL, **NO_CHECK},
+        {},
+        r"backend\['ssl_check_hostname'\]: there is no TLS; takes a URL with rediss://",
+    ),
+    (
+        {"url": "rediss://h", "ssl_cacerts": "x"},
+        {},
+        r"backend\['ssl_cacerts'\]: not known; of TLS, takes .*ssl_ca_certs",
+    ),
+    ({"url": "rediss://h", "ssl_ca_certs": "/nowhere.pem"}, {}, r"\['ssl_ca_certs'\]: .*'/nowhere.pem'"),
+    ("rediss://h?ssl_keyfile=/nowhere.key", {}, r"\['ssl_keyfile'\]: .*'/nowhere.key'"),
+    ({"url": "rediss://h", "ssl_ca_certs": __file__}, {}, "what 'ssl_ca_certs' say cannot be used for TLS: "),
+    ("rediss://h?ssl_cert_reqs=perhaps", {}, "what 'ssl_cert_reqs' say cannot be used for TLS: .*perhaps"),
+    (
+        {"url": "redis://", "sentinel": {"service": "m", "nodes": [("a", 1)], "ssl": False, **NO_CHECK}},
+        {},
+        r"\['sentinel'\]\['ssl_check_hostname'\]: there is no TLS; takes 'ssl': True with it",
+    ),
 ]
 
 
@@ -109,3 +164,17 @@ def test_a_unix_url_keeps_its_slashes() -> None:
     """A blocking client of redis-py refuses ``unix:/path``, which an asynchronous one takes."""
     assert checked("unix:///run/redis.sock?db=1&timeout=0.5").url == "unix:///run/redis.sock?db=1"
     assert checked("unix:///run/redis.sock").url == "unix:///run/redis.sock"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://:pa/ss@host", "redis://:se[cret@host", "redis://:p#w@host", "redis://host/abc"],
+    ids=["slash", "bracket", "hash", "database"],
+)
+def test_a_url_that_cannot_be_read_is_refused_without_telling_the_password(url: str) -> None:
+    with pytest.raises(
+        ConfigError, match="cannot be read; takes redis://user:password@host:port/db"
+    ) as refused:
+        checked(url)
+    assert not any(part in str(refused.value) for part in ("pa/", "'pa'", "cret", "p#w", "#w"))
+    assert refused.value.__cause__ is None

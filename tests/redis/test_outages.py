@@ -253,14 +253,18 @@ async def test_a_paused_server_is_asked_a_few_times_and_then_not_at_all(two: Two
 
 
 async def test_many_readers_at_once_do_not_wait_one_after_another(two: Two) -> None:
-    """Whoever is under way when the server stops has asked once, or twice; nobody else asks."""
+    """Whoever is under way when the server stops has asked once, or twice; nobody else asks.
+
+    1. Forty readers ask at once, and the machine is busy: their time was up long ago when the loop looks at them.
+    2. Such a failure says nothing of the server, so none of the forty may count; whoever reads next finds it gone.
+    """
     near, _, proxy, server = two
     await settled(near, *READS)
     with server.paused():
         with proxy.counting() as asked:
             await asyncio.gather(*(near.ask(user(1 + n % 5)) for n in range(40)))
         assert asked.trips <= 80
-        assert near.cache.backend.breaker.is_open
+        await breaks(near)
     await is_well(near)
 
 
@@ -272,9 +276,14 @@ async def test_connections_that_died_in_silence_are_not_tried_one_by_one(two: Tw
     """
     near, _, proxy, _ = two
     await settled(near, *READS)
-    with proxy.delayed(TIMEOUT / 4):
-        await asyncio.gather(*(near.ask(user(1 + n % 5)) for n in range(30)))
-    assert proxy.connections >= 5
+
+    async def many_are_open() -> bool:
+        with proxy.delayed(TIMEOUT / 4):
+            await asyncio.gather(*(near.ask(user(1 + n % 5)) for n in range(30)))
+        # On a busy machine readers time out, which closes their connections.
+        return proxy.connections >= 5 and await status(near) == "ok"
+
+    await eventually(many_are_open, "many connections to be open")
     proxy.stall()
     with proxy.counting(ignoring=set()) as asked:
         await asyncio.gather(*(near.ask(user(1 + n % 5)) for n in range(10)))

