@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
+import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +20,7 @@ from sqlalchemy.schema import Table
 from .canonical import Canonical
 from .decisions import Drop, Received
 from .evictions import evictions_elsewhere
+from .forks import renew
 from .read.path import ReadPath
 from .read.replay import MARKER, Capture
 from .read.statement import key_of, selects
@@ -85,6 +88,7 @@ class Binding:
         self.row_security: frozenset[str] = frozenset()
         self.pure_functions = self.settings.functions
         self._harmless: frozenset[str] | None = None
+        self._writing: frozenset[str] = frozenset()
         self.consequences = Consequences(Catalog(), {}, {}, lambda name: ())
         self.dirty: weakref.WeakSet[Ledger] = weakref.WeakSet()
         """Ledgers that hold something uncommitted."""
@@ -108,11 +112,16 @@ class Binding:
         """Records of the connections that left the pool since, as long as some that left before are not back."""
         self._pool_before: Any = None
         self._before: Commit | None = None
+        self.forked()
+        renew(self)
         self._listeners = (
             ("checkout", self._checkout),
             ("checkin", self._checkin),
             ("detach", self._detach),
         )
+
+    def forked(self) -> None:
+        self._counting = threading.Lock()
 
     def attach(self) -> None:
         """Start listening to the engine.
@@ -122,20 +131,39 @@ class Binding:
         """
         self._pool_before = self.engine.pool
         count = getattr(self._pool_before, "checkedout", None)
-        self._unseen = max(0, count()) if count is not None else 0
-        if self._unseen:
-            self._before = self.writes.everything_is_written("a transaction begun before bind()")
-        for name, listener in self._listeners:
-            event.listen(self.engine, name, listener)
+        self._unseen = sys.maxsize if count is not None else 0
+        # In this order: the COMMIT of a connection that is seen as it leaves the pool is met, and whatever it wrote.
+        # Those that threads took before are counted last.
         self._hooks.install()
         self.attached = True
+        for name, listener in self._listeners:
+            event.listen(self.engine, name, listener)
+        if count is not None:
+            with self._counting:
+                self._unseen = max(0, count() - len(self._seen))
+        if self._unseen:
+            try:
+                self._mark_what_was_before()
+            except BaseException:
+                self.detach()
+                raise
+
+    def _mark_what_was_before(self) -> None:
+        before: Commit | None = self.writes.everything_is_written("a transaction begun before bind()")
+        with self._counting:
+            if self._unseen:
+                self._before, before = before, None
+        if before is not None:  # they came back meanwhile
+            before.settle()
 
     def detach(self) -> None:
         """Stop listening; afterwards nothing of ours is left on the engine or its dialect."""
         self.attached = False
         self._hooks.remove()
-        if self._before is not None:
-            self._before.unmark()  # the next binding looks by itself who is out
+        with self._counting:
+            before, self._before = self._before, None
+        if before is not None:
+            before.unmark()  # the next binding looks by itself who is out
         for name, listener in self._listeners:
             event.remove(self.engine, name, listener)
 
@@ -148,12 +176,13 @@ class Binding:
         self.row_security = catalog.row_security
         self.views = catalog.views
         collations_known = not any(what.startswith("columns") for what in catalog.unreadable)
-        self.canonical = Canonical(self.engine.dialect, collations_known, catalog.inexact)
+        self.canonical = Canonical(self.engine.dialect, collations_known, catalog.inexact, catalog.strings)
         self.pure_functions = self.settings.functions.union(
             name for name, volatility in catalog.functions.items() if volatility == "immutable"
         )
         harmless = {name for name, volatility in catalog.functions.items() if volatility != "volatile"}
         self._harmless = catalog.built_in | harmless if catalog.built_in else None
+        self._writing = frozenset(catalog.functions) - harmless
         self.keys = _Keys(self, self.canonical)
         self.consequences = Consequences(
             catalog, tables, self.settings.writes_also, lambda name: self.keys.get(name, ())
@@ -184,13 +213,16 @@ class Binding:
         A pool counts a connection as checked out from when it begins to open it. One that was being opened when the
         engine was bound counts as unseen until it is open: so nobody counts down, the pool is asked again and again.
         """
-        unseen = self._pool_before.checkedout() - returning - len(self._seen)
-        self._unseen = max(0, min(self._unseen, unseen))
-        if not self._unseen:
-            self._seen.clear()
-            if self._before is not None:
-                self._before.settle()
-                self._before = None
+        before = None
+        with self._counting:
+            if self._unseen != sys.maxsize:  # else they are still to be counted
+                unseen = self._pool_before.checkedout() - returning - len(self._seen)
+                self._unseen = max(0, min(self._unseen, unseen))
+                if not self._unseen:
+                    self._seen.clear()
+                    before, self._before = self._before, None
+        if before is not None:
+            before.settle()
 
     def executed(self, connection: Any, cursor: Any, statement: str, context: Any) -> None:
         """Take the rows of a miss that was just loaded, and look at what a statement left behind.
@@ -218,13 +250,20 @@ class Binding:
         uncommitted write counts, also for a session that holds no connection yet.
         """
         if isinstance(self.engine.pool, (StaticPool, SingletonThreadPool)):
-            return {table for ledger in list(self.dirty) for table in ledger.tables()}
+            return {table for ledger in self._dirty_ledgers() for table in ledger.tables()}
         if connection is None:
             return set()
         ledger = existing_ledger(connection)
         if ledger is None or ledger.epoch != self.epoch:
             return {EVERYTHING}  # checked out before the engine was bound: nobody saw what it wrote
         return ledger.tables() if ledger else set()
+
+    def _dirty_ledgers(self) -> list[Ledger]:
+        while True:
+            try:
+                return list(self.dirty)
+            except RuntimeError:  # another thread wrote meanwhile, and the set has changed
+                continue
 
     def has_session_state(self, connection: Any) -> bool:
         """Tell whether a SET has changed what rows mean on this connection."""
@@ -272,7 +311,8 @@ class Binding:
         One that was made after the catalog was read is not known, and may.
         """
         harmless = self._harmless
-        return harmless is not None and function not in harmless and function not in self.settings.functions
+        may = function in self._writing if harmless is None else function not in harmless
+        return may and function not in self.settings.functions
 
     def is_read(self, state: Any) -> bool:
         """Tell whether a statement is a read, also where it is no SELECT construct: ``text("SELECT ...")``."""

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import datetime
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from sqlalchemy import types as sqltypes
@@ -36,10 +36,22 @@ LONGEST = 64
 BINARY_STRING_DIALECTS = frozenset({"sqlite", "postgresql"})
 """Dialects whose strings, without an explicit collation, are equal exactly when their bytes are."""
 BINARY_COLLATIONS = frozenset({"C", "POSIX", "BINARY", "ucs_basic"})
+MYSQL = frozenset({"mysql", "mariadb"})
 
 _STRING_NAMES = frozenset(
     {"string", "text", "unicode", "unicode_text", "VARCHAR", "NVARCHAR", "TEXT", "CLOB"}
 )  # by __visit_name__: CHAR and NCHAR are padded, CITEXT ignores case, all of them subclasses of String
+
+
+class Strings(NamedTuple):
+    """How MySQL compares a column's strings of printable ASCII; what it does to others is not known."""
+
+    folds: bool
+    """``a`` and ``A`` are equal."""
+    pads: bool
+    """``a`` and ``a `` are equal."""
+    longest: int
+    """Characters up to which a string is stored as it is, whatever the mode of the session that writes it."""
 
 
 class NotCanonical(ValueError):
@@ -51,7 +63,8 @@ class Canonical:
 
     ``binary_strings=False`` says that strings are not compared byte by byte there. ``inexact`` names the columns, as
     (``Table.fullname``, column name), that the database itself declares otherwise than the metadata does: a NOCASE
-    or nondeterministic collation, a citext or CHAR column (see :func:`sqlacache.write.catalog.read_catalog`).
+    or nondeterministic collation, a citext or CHAR column; ``strings`` tells, by the same names, how MySQL compares
+    those that it compares in a known way (see :func:`sqlacache.write.catalog.read_catalog`).
     """
 
     def __init__(
@@ -59,10 +72,12 @@ class Canonical:
         dialect: Dialect,
         binary_strings: bool = True,
         inexact: Collection[tuple[str, str]] = frozenset(),
+        strings: Mapping[tuple[str, str], Strings] | None = None,
     ) -> None:
         self.dialect = dialect
         self.binary_strings = binary_strings
         self.inexact = frozenset(inexact)
+        self.strings = strings or {}
         self._by_column: dict[Column[Any], Canonicaliser | None] = {}
         self._raw: dict[Column[Any], bool] = {}
 
@@ -79,8 +94,11 @@ class Canonical:
             usable = len(base) == 1 and isinstance(base[0].table, Table)
             return self.of(base[0]) if usable else None
         made: Canonicaliser | None = None
-        if (table.fullname, column.name) not in self.inexact:
-            made = canonicaliser(column, self.dialect, binary_strings=self.binary_strings)
+        name = (table.fullname, column.name)
+        if name not in self.inexact:
+            made = canonicaliser(
+                column, self.dialect, binary_strings=self.binary_strings, strings=self.strings.get(name)
+            )
         self._by_column[column] = made
         return made
 
@@ -95,8 +113,21 @@ class Canonical:
             plain = (
                 not isinstance(column.type, (TypeDecorator, sqltypes.Enum)) and self.of(column) is not None
             )
-            known = self._raw[column] = plain and not _is_processed(column.type, self.dialect)
+            folded = self.dialect.name in MYSQL and isinstance(column.type, sqltypes.String)
+            known = self._raw[column] = plain and not folded and not _is_processed(column.type, self.dialect)
         return known
+
+    def compares_alike(self, one: Column[Any], other: Column[Any]) -> bool:
+        """Whether what equals a value of ``one`` and a value of ``other`` has the same text for both columns."""
+        types = one.type, other.type
+        integers = isinstance(types[0], sqltypes.Integer) and isinstance(types[1], sqltypes.Integer)
+        if not integers and not same_type(*types):
+            return False
+        return not self.strings or self._strings(one)[:2] == self._strings(other)[:2]
+
+    def _strings(self, column: Column[Any]) -> tuple[Any, ...]:
+        table: Any = column.table
+        return self.strings.get((table.fullname, column.name), ())
 
     def compared(self, column: Column[Any], bind: BindParameter[Any]) -> Canonicaliser | None:
         """Return the canonicaliser of ``column`` for values passed through ``bind``.
@@ -122,7 +153,7 @@ def same_type(one: TypeEngine[Any], other: TypeEngine[Any]) -> bool:
 
 
 def canonicaliser(
-    column: Column[Any], dialect: Dialect, *, binary_strings: bool = True
+    column: Column[Any], dialect: Dialect, *, binary_strings: bool = True, strings: Strings | None = None
 ) -> Canonicaliser | None:
     """Return a function from Python-level values of ``column`` to canonical text; ``None``: not narrowable.
 
@@ -130,11 +161,12 @@ def canonicaliser(
     that the dialect has for the column's type, and raises :class:`NotCanonical` for values that are not of the type's
     plain kind, such as ``"1"``, ``1.0`` or ``True`` for an integer.
     """
-    declared = _declared(column.type, dialect)
+    declared = declared_type(column.type, dialect)
     impl = column.type.dialect_impl(dialect)
     if declared is None or _has_sql_expression(column, impl):
         return None
-    text = _text_of(declared, dialect, binary_strings)
+    on_mysql = dialect.name in MYSQL
+    text = _mysql_text(declared, strings) if on_mysql else _text_of(declared, dialect, binary_strings)
     if text is None:
         return None
     process = impl.bind_processor(dialect)
@@ -150,8 +182,8 @@ def canonicaliser(
     return canonical
 
 
-def _declared(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any] | None:
-    """What SQLAlchemy's own type lies under decorators and variants; ``None`` when it is not one of its own."""
+def declared_type(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any] | None:
+    """Return SQLAlchemy's own type under decorators and variants; ``None`` when it is not one of its own."""
     for _ in range(10):
         variant = getattr(type_, "_variant_mapping", {}).get(dialect.name)  # SQLAlchemy 2.x
         if variant is not None:
@@ -190,6 +222,69 @@ def _text_of(declared: TypeEngine[Any], dialect: Dialect, binary_strings: bool) 
             return None
         return _string_text(declared.length if dialect.name == "postgresql" else None)
     return None
+
+
+def _mysql_text(declared: TypeEngine[Any], strings: Strings | None) -> Canonicaliser | None:
+    """The same on MySQL, where a string may equal others, and a session may cut what is too long or too large."""
+    if isinstance(declared, sqltypes.Integer):
+        bounds = integer_range(declared)
+        return None if bounds is None else _bounded_integer_text(*bounds)
+    if isinstance(declared, sqltypes.Boolean):
+        return _boolean_text
+    if isinstance(declared, sqltypes.Date):
+        return _date_text
+    if declared.__visit_name__ in ("uuid", "UUID"):
+        return _uuid_as_text
+    if strings is None:
+        return None
+    if isinstance(declared, sqltypes.Enum):
+        return _enum_text(declared)
+    if isinstance(declared, sqltypes.String) and declared.__visit_name__ in _STRING_NAMES:
+        return _ascii_text(strings)
+    return None
+
+
+_BITS = {
+    "TINYINT": 8,
+    "SMALLINT": 16,
+    "small_integer": 16,
+    "MEDIUMINT": 24,
+    "INTEGER": 32,
+    "integer": 32,
+    "BIGINT": 64,
+    "big_integer": 64,
+}
+
+
+def integer_range(declared: TypeEngine[Any]) -> tuple[int, int] | None:
+    """Return the least and the greatest value of MySQL's column of an integer type; ``None`` for one not known."""
+    bits = _BITS.get(declared.__visit_name__)
+    if bits is None:
+        return None
+    unsigned = getattr(declared, "unsigned", False) or getattr(declared, "zerofill", False)
+    return (0, 2**bits - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def _bounded_integer_text(least: int, greatest: int) -> Canonicaliser:
+    def text(value: Any) -> str:
+        if type(value) is int and not least <= value <= greatest:
+            raise NotCanonical("an integer that MySQL may cut")
+        return _integer_text(value)
+
+    return text
+
+
+def _ascii_text(strings: Strings) -> Canonicaliser:
+    def text(value: Any) -> str:
+        if type(value) is not str or not (value.isascii() and value.isprintable()):
+            raise NotCanonical("not a string of printable ASCII, which alone MySQL compares in a known way")
+        if len(value) > strings.longest:
+            raise NotCanonical("a string that MySQL may cut")
+        if strings.pads:
+            value = value.rstrip(" ")
+        return escaped(value.lower() if strings.folds else value)
+
+    return text
 
 
 def _integer_text(value: Any) -> str:
@@ -250,8 +345,8 @@ def _string_text(longest: int | None) -> Canonicaliser:
 def _enum_text(declared: sqltypes.Enum) -> Canonicaliser | None:
     """Where strings are not compared by bytes, the declared values are safe as long as no two differ by case only."""
     known = {name.casefold().rstrip() for name in declared.enums}
-    if len(known) != len(declared.enums):
-        return None
+    if len(known) != len(declared.enums) or not all(name.isascii() for name in declared.enums):
+        return None  # accents may make no difference either
 
     def text(value: Any) -> str:
         if type(value) is not str or value not in declared.enums:

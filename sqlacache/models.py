@@ -1,7 +1,8 @@
 """What is mapped: the tables and mappers of the process.
 
-SQLAlchemy's private surface of this concern: ``orm.mapper._all_registries`` (every declarative or imperative registry),
-tested on 1.4, 2.0 and 2.1 (``tests/core/test_models.py``).
+SQLAlchemy's private surface of this concern, tested on 1.4, 2.0 and 2.1 (``tests/core/test_models.py``):
+``orm.mapper._all_registries`` (every declarative or imperative registry), and ``_managers`` of a registry, because its
+``mappers`` raises when a class is not mapped yet (``DeferredReflection`` before ``prepare()``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import inspect
 from sqlalchemy.exc import NoInspectionAvailable
-from sqlalchemy.orm import Mapper, configure_mappers
+from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.mapper import _all_registries
 from sqlalchemy.schema import Table
 
@@ -35,13 +36,20 @@ class Models:
         self._seen: frozenset[Mapper[Any]] | None = None
 
     def refresh(self) -> None:
-        """Look at every registry again."""
-        configure_mappers()
-        mappers: list[Mapper[Any]] = [mapper for registry in _all_registries() for mapper in registry.mappers]
+        """Look at every registry again.
+
+        Mappers know their tables before they are configured. To have them configured is for those who use them: one
+        that cannot be would otherwise break a read, or a COMMIT, which has nothing to do with it.
+        """
+        mappers: list[Mapper[Any]] = [
+            manager.mapper
+            for registry in _all_registries()
+            for manager in list(registry._managers)
+            if manager.is_mapped
+        ]
         seen = frozenset(mappers)
         if seen == self._seen:
             return
-        self._seen = seen
         by_table: dict[Table, list[Mapper[Any]]] = {}
         tables: dict[str, list[Table]] = {}
         for mapper in mappers:
@@ -55,6 +63,7 @@ class Models:
         for named in tables.values():
             named.sort(key=lambda table: sorted(column.name for column in table.columns))
         self._mappers, self._tables = by_table, tables
+        self._seen = seen  # last: another thread that finds nothing new takes what is there
 
     def mappers(self, table: Table) -> Sequence[Mapper[Any]]:
         """Return the mappers of ``table``, inheriting ones included."""

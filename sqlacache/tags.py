@@ -151,7 +151,7 @@ def touch(
         entry = touched.get(change.table)
         if entry is None:
             entry = touched[change.table] = TableTouch(change.table, change.cause, statement=change.statement)
-        _add(entry, change, shapes.get(change.table, ()), keys.get(change.table, ()))
+        _add(entry, change, shapes.get(change.table, ()), keys)
     for entry in touched.values():
         if len(entry.stamps) > MAX_STAMPS:
             entry.scope, entry.bumped = "table", True
@@ -159,7 +159,9 @@ def touch(
     return touched
 
 
-def _add(entry: TableTouch, change: ChangeLike, shapes: Iterable[Shape], key: tuple[str, ...]) -> None:
+def _add(
+    entry: TableTouch, change: ChangeLike, shapes: Iterable[Shape], keys: Mapping[str, tuple[str, ...]]
+) -> None:
     if change.columns is None:
         entry.columns = None
     elif entry.columns is not None:
@@ -168,6 +170,8 @@ def _add(entry: TableTouch, change: ChangeLike, shapes: Iterable[Shape], key: tu
     if change.table == EVERYTHING or anything:
         entry.scope, entry.bumped = "table", True
         entry.cause, entry.statement = change.cause, change.statement
+        return  # no stamp beside the table's is named
+    key = keys.get(change.table, ())
     if change.rows is None:
         _add_any(entry, change, shapes, key)
         return

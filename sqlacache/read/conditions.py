@@ -26,7 +26,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Integer
 from sqlalchemy.schema import Column, Table
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import (
@@ -43,7 +42,7 @@ from sqlalchemy.sql.elements import (
 from sqlalchemy.sql.expression import Join
 from sqlalchemy.sql.selectable import FromGrouping
 
-from ..canonical import Canonical, same_type
+from ..canonical import Canonical
 from .compiled import plain, table_of
 from .recorder import Scope
 
@@ -209,8 +208,7 @@ class _Narrowing:
         one, other = self._place(sides[0]), self._place(sides[1])
         if one is None or other is None:
             return []
-        types = one[1].type, other[1].type
-        if not same_type(*types) and not (isinstance(types[0], Integer) and isinstance(types[1], Integer)):
+        if not self.canonical.compares_alike(one[1], other[1]):
             return []
         return [(start[0], end[0]) for start, end in ((one, other), (other, one)) if end[2]]
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.pool import SingletonThreadPool
 
 from ..decisions import BypassReason, Tier
 from ..errors import ConfigError, SerializationError
@@ -27,6 +31,13 @@ from .statement import Dependency, Plan, analyse, selects, stamps_of
 
 if TYPE_CHECKING:
     from ..binding import Binding
+
+_SAME_ROWS = {"aiosqlite": "pysqlite"}
+"""Drivers that only hand on what another one returns, for the same SQL and parameters: their entries are shared.
+
+``psycopg`` has one name for both of its fronts. ``asyncmy`` and ``pymysql`` send different SQL."""
+
+_threads = itertools.count(1)
 
 MAX_PLANS = 2000
 """Shapes of statements remembered per binding; beyond, the half that was not used for longest leaves."""
@@ -97,6 +108,14 @@ class Identifier:
         self.settings = binding.settings
         self._plans: dict[Any, Plan] = {}
         self._asked = 0
+        self._threads = threading.local()
+
+    def _thread(self) -> int:
+        """Return the number of this thread: idents are used again, by threads that have another connection."""
+        number: int | None = getattr(self._threads, "number", None)
+        if number is None:
+            number = self._threads.number = next(_threads)
+        return number
 
     def run(self, state: Any, bind: Any, options: Mapping[str, Any], read: Read) -> BypassReason | None:
         """Fill in ``read``; return why it must bypass the cache, or ``None`` if it may be looked up."""
@@ -144,7 +163,10 @@ class Identifier:
         lookup = (key.shape, names, translated, declared)
         plan = self._plans.get(lookup)
         if plan is None:
-            plan = self._analyse(state, lookup, translate)
+            given_cache = {**read.options, **options}.get(
+                "compiled_cache", self.binding.engine._compiled_cache
+            )
+            plan = self._analyse(state, lookup, translate, given_cache)
         self._asked = plan.asked = self._asked + 1
         read.plan = plan
         policy = plan.policy
@@ -171,6 +193,8 @@ class Identifier:
             vary = self.settings.vary
             if vary is not None:
                 values.append(vary(session))
+            if isinstance(self.binding.engine.pool, SingletonThreadPool):
+                values.append(self._thread())  # in memory, SQLite has a database for each
             digest = plan.hasher.copy()
             digest.update(encode_values(values))
         except SerializationError as error:
@@ -187,7 +211,11 @@ class Identifier:
         return None
 
     def _analyse(
-        self, state: Any, lookup: tuple[Any, tuple[str, ...], str | None, tuple[str, ...]], translate: Any
+        self,
+        state: Any,
+        lookup: tuple[Any, tuple[str, ...], str | None, tuple[str, ...]],
+        translate: Any,
+        compiled_cache: Any,
     ) -> Plan:
         """Make the plan of a statement's shape, and remember it."""
         _, names, translated, declared = lookup
@@ -195,7 +223,7 @@ class Identifier:
         plan = analyse(
             state.statement,
             binding.engine.dialect,
-            binding.engine._compiled_cache,
+            compiled_cache,
             names,
             translate,
             binding.canonical,
@@ -215,7 +243,7 @@ class Identifier:
             identity = (
                 binding.database,
                 binding.engine.dialect.name,
-                binding.engine.dialect.driver,
+                _SAME_ROWS.get(binding.engine.dialect.driver, binding.engine.dialect.driver),
                 translated or "",
                 *declared,
             )

@@ -15,7 +15,7 @@ from ..store.stamps import Entry, Verdict, decide
 from .flight import Flights
 from .identify import Identifier, Read
 from .replay import MARKER, Capture, Replay, Rewritten, is_replay, lend, replay_engine
-from .session import bind_options
+from .session import bind_options, own_load_options, takes_bind
 from .verify import Verifier
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ class ReadPath:
         """Answer one ``do_orm_execute``: a result, or ``None`` to let SQLAlchemy go on by itself."""
         read = Read()
         options = state.execution_options
-        read.reason = self.identifier.run(state, bind, options, read)
+        if takes_bind(state.session):
+            read.reason = self.identifier.run(state, bind, options, read)
+        else:
+            read.reason, read.why = "rewritten", "the session's get_bind() does not take a bind"
         if options.get("sqlacache_explain"):
             if read.reason is None:
                 self._look_up(read, dry=True)
@@ -57,6 +60,13 @@ class ReadPath:
             return self._answer(state, bind, inherited, read)
         finally:
             self._flights.depart(read.key)
+
+    def leave(self, reason: BypassReason, why: str) -> None:
+        """Record that a read was left to SQLAlchemy before anything was found out about it."""
+        read = Read()
+        read.reason, read.why = reason, why
+        if self.binding.observers:
+            self.binding.observers.decided(self._decision(read, "bypass", reason))
 
     def _answer(self, state: Any, bind: Any, inherited: Replay | None, read: Read) -> Any:
         refresh = bool(state.execution_options.get("sqlacache_refresh"))
@@ -158,7 +168,7 @@ class ReadPath:
                 raise Rewritten("get_bind")
             lend(state.session, self._replay, bind_options(bind, read.held))
             result = state.invoke_statement(
-                bind_arguments={"bind": self._replay}, execution_options={MARKER: replay}
+                bind_arguments={"bind": self._replay}, execution_options=_options(state, replay)
             )
         except Rewritten:
             read.reason, read.why = (
@@ -193,7 +203,7 @@ class ReadPath:
         looked_up = time.perf_counter()
         capture = Capture(plan.compiled, read.parameters)
         result = state.invoke_statement(
-            execution_options={MARKER: capture}, bind_arguments=_real_bind(inherited, state)
+            execution_options=_options(state, capture), bind_arguments=_real_bind(inherited, state)
         )
         lookup_seconds, load_seconds = looked_up - read.started, time.perf_counter() - looked_up
         if capture.mismatched or capture.rows is None:
@@ -251,7 +261,7 @@ class ReadPath:
         error: BaseException | None = None
         try:
             result = state.invoke_statement(
-                execution_options={MARKER: capture}, bind_arguments=_real_bind(inherited, state)
+                execution_options=_options(state, capture), bind_arguments=_real_bind(inherited, state)
             )
         except BaseException as raised:
             error = raised
@@ -343,10 +353,11 @@ class ReadPath:
         # After a wait, None is no answer: SQLAlchemy would go on iterating over listeners that another task may
         # have added to or removed from meanwhile.
         plain = inherited is None and MARKER not in state.execution_options
-        if plain and read.reason != "rewritten" and not read.waited:
+        tried = read.reason == "rewritten" and read.key is not None
+        if plain and not tried and not read.waited:
             return None
         return state.invoke_statement(
-            execution_options={MARKER: None}, bind_arguments=_real_bind(inherited, state)
+            execution_options=_options(state, None), bind_arguments=_real_bind(inherited, state)
         )
 
     def _decision(
@@ -385,6 +396,11 @@ class ReadPath:
             lookup_seconds if lookup_seconds is not None else time.perf_counter() - read.started,
             entry.load_seconds if hit and entry is not None else load_seconds,
         )
+
+
+def _options(state: Any, marker: Capture | Replay | None) -> dict[str, Any]:
+    """Return the execution options to invoke a statement with."""
+    return {MARKER: marker, **own_load_options(state.execution_options)}
 
 
 def _real_bind(inherited: Replay | None, state: Any) -> dict[str, Any]:

@@ -55,6 +55,8 @@ class Expected:
             return False
         if compiled is not self.compiled and compiled.string != self.compiled.string:
             return False
+        if context.dialect != self.compiled.dialect:
+            return False  # get_bind() answered with another engine than when it was asked before
         given: Mapping[str, Any] = (context.compiled_parameters or [{}])[0]
         expanded: Mapping[str, Sequence[str]] = getattr(context, "_expanded_parameters", None) or {}
         for name, value in self.parameters.items():
@@ -144,12 +146,19 @@ def _without_comments(statement: str) -> str:
     return stripped.rstrip(";").strip()
 
 
+class _Quiet:
+    """What psycopg2's dialect looks at after each statement: notices of the server, to be logged."""
+
+    notices = ()
+
+
 class ReplayCursor:
     """A DBAPI cursor over stored rows."""
 
     rowcount = -1
     lastrowid = None
     arraysize = 1
+    connection = _Quiet
 
     def __init__(self) -> None:
         self.description: Any = None

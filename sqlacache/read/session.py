@@ -3,13 +3,15 @@
 SQLAlchemy's private surface of this concern, each use tested on 1.4, 2.0 and 2.1 (``tests/read/test_session.py``):
 ``Session._transaction`` and ``SessionTransaction._connections`` (does the session hold a connection already? asking
 publicly would check one out), ``Session._autoflush`` (flush as a query would), ``Session._is_clean``, and the load
-options that ``ORMExecuteState`` carries.
+options that ``ORMExecuteState`` carries, with ``sa_top_level_orm_context`` where a load is nested under another one.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.orm import Session
@@ -18,6 +20,26 @@ from sqlalchemy.util import concurrency
 from .replay import is_replay
 
 STRICT_LEVELS = frozenset({"REPEATABLE READ", "SERIALIZABLE", "SNAPSHOT"})
+
+_takes_bind: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+
+
+def takes_bind(session: Session) -> bool:
+    """Tell whether the session's ``get_bind()`` takes what it is given when a listener invokes a statement.
+
+    That is ``bind`` and ``_sa_skip_events``. SQLAlchemy documents subclasses whose ``get_bind(self, mapper=None,
+    clause=None)`` takes neither.
+    """
+    get_bind = session.get_bind
+    function = getattr(get_bind, "__func__", get_bind)
+    if function is Session.get_bind:
+        return True
+    known = _takes_bind.get(function)
+    if known is None:
+        parameters = inspect.signature(get_bind).parameters
+        anything = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+        known = _takes_bind[function] = anything or {"bind", "_sa_skip_events"} <= parameters.keys()
+    return known
 
 
 def held_connection(session: Session, dialect: Dialect) -> Connection | None:
@@ -52,6 +74,18 @@ def refreshes(load_options: Any) -> bool:
     if getattr(load_options, "_refresh_state", None) is None:
         return False
     return bool(getattr(load_options, "_is_user_refresh", True))
+
+
+def own_load_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the execution options that keep a load nested under another one from taking over its load options.
+
+    By the time that a listener sees the options of a nested load, those of the outer statement are among them. Invoked
+    with these, it would not autoflush because the outer statement was not to.
+    """
+    load = options.get("_sa_orm_load_options")
+    if load is None or "sa_top_level_orm_context" not in options:
+        return {}
+    return {name: getattr(load, f"_{name}") for name in ("autoflush", "populate_existing") if name in options}
 
 
 def in_greenlet() -> bool:

@@ -7,7 +7,7 @@ Stored rows are an envelope around a body::
 :class:`SafeCodec` has a MessagePack body: the cursor description, the number of rows and columns, and one flat list of
 all values, so that None, bool, int, float, str and bytes take no Python code per value. Other types are MessagePack
 extensions from the closed list below. What comes back has the same type and the same value; what cannot (a subclass, an
-``asyncpg.Record``, a ``memoryview``, text with lone surrogates) raises
+``asyncpg.Record``, a ``memoryview`` that can be written to, text with lone surrogates) raises
 :class:`~sqlacache.errors.SerializationError`, as do bytes that are not of this format. Stored bytes never choose what
 is imported or called.
 
@@ -52,7 +52,7 @@ class Rows(NamedTuple):
     description: tuple[tuple[Any, ...], ...]
     rows: tuple[tuple[Any, ...], ...]
     mutable: bool
-    """Some value is, or holds, a list, dict, set or bytearray: these rows must not be shared between two hits."""
+    """Some value is, or holds, a list, dict, set, bytearray or the like: two hits must not share these rows."""
 
 
 class Codec(Protocol):

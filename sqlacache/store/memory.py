@@ -256,7 +256,8 @@ class MemoryStore:
             replaced: dict[str, int] = {}
             for table, what in touched.items():
                 self._writers.setdefault(table, {})[token] = until
-                replaced[table] = self._replace(what, causes[table], token, until)
+                there = not self._stamps.keys().isdisjoint(what.names())
+                replaced[table] = self._replace(what, causes[table], token, until) if there else 0
             return replaced
 
     def _replace(self, what: TableTouch, cause: Cause, token: str | None, until: float) -> int:
@@ -278,7 +279,8 @@ class MemoryStore:
     def settle(self, token: str, touched: Mapping[str, TableTouch], causes: Mapping[str, Cause]) -> None:
         with self._lock:
             for table, what in touched.items():
-                self._replace(what, causes[table], None, 0)
+                if not self._stamps.keys().isdisjoint(what.names()):
+                    self._replace(what, causes[table], None, 0)
             self._release(token, touched)
 
     def unmark(self, token: str, touched: Mapping[str, TableTouch]) -> None:

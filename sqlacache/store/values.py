@@ -4,8 +4,7 @@ None, bool, int of 64 bits, float, str and bytes are MessagePack's own and take 
 MessagePack extension whose code below is part of the stored format. *Leaves* hold no other values and are written by
 the packer's hook; *containers* are walked beforehand, because MessagePack would flatten some of what they may hold (a
 bytearray to bytes). A type is matched exactly, never by ``isinstance``: a subclass has no byte form unless it is
-listed. Types of drivers are listed by name and looked up only when one is met; stored bytes never choose what is
-imported.
+listed. Types of drivers are listed by name and looked up when one is met, among what is loaded: nothing is imported.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import re
+import sys
 import uuid
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
-from importlib import import_module
 from itertools import chain
 from struct import Struct
 from typing import Any, NamedTuple
@@ -35,7 +34,7 @@ MAX_DEPTH = 16
 _BIGINT, _DECIMAL, _DATETIME, _DATETIME_ZONED, _DATE, _TIME, _TIME_ZONED, _TIMEDELTA, _UUID, _UUID_ASYNCPG = (
     range(10)
 )
-_BYTEARRAY, _IP, _TUPLE, _SET, _FROZENSET = range(16, 21)
+_BYTEARRAY, _IP, _TUPLE, _SET, _FROZENSET, _MEMORYVIEW = range(16, 22)
 _FOREIGN_FIRST = 32
 _KEY_DICT, _KEY_SET, _KEY_ENUM = range(64, 67)  # only ever in keys
 
@@ -68,7 +67,11 @@ _ASYNCPG_UUID = ("asyncpg.pgproto.pgproto", "UUID")
 
 @lru_cache(maxsize=64)
 def _foreign_class(where: tuple[str, str]) -> Any:
-    return getattr(import_module(where[0]), where[1])
+    """Return a driver's class. Where its driver is not loaded, nobody here stored such values or is to read them."""
+    module = sys.modules.get(where[0])
+    if module is None:
+        raise SerializationError(f"{where[0]} is not loaded")
+    return getattr(module, where[1])
 
 
 def _dump_zone(zone: dt.tzinfo | None) -> Any:
@@ -124,6 +127,21 @@ def _load_first_asyncpg_uuid(data: bytes) -> Any:
     return kind(data)
 
 
+_VIEW_FORMATS = ("B", "c")
+
+
+def _dump_view(view: memoryview) -> Any:
+    """psycopg2 returns bytea so: bytes that nobody can write to, in one dimension."""
+    if view.format not in _VIEW_FORMATS or view.ndim != 1 or not view.readonly:
+        raise SerializationError(f"no safe byte form for a memoryview of format {view.format!r}")
+    return ExtType(_MEMORYVIEW, view.format.encode() + view.tobytes())
+
+
+def _load_view(data: bytes) -> Any:
+    view = memoryview(data[1:])
+    return view if data[:1] == b"B" else view.cast("c")
+
+
 def _dump_ip(value: Any) -> Any:
     return ExtType(_IP, bytes([_IP_CLASSES.index(type(value))]) + str(value).encode())
 
@@ -148,6 +166,7 @@ _LEAF_LOADERS: dict[int, Callable[[bytes], Any]] = {
     _UUID: lambda data: uuid.UUID(bytes=data),
     _UUID_ASYNCPG: _load_first_asyncpg_uuid,
     _BYTEARRAY: bytearray,
+    _MEMORYVIEW: _load_view,
     _IP: lambda data: _IP_CLASSES[data[0]](data[1:].decode()),
 }
 _MEMBERS_LOADERS: dict[int, Callable[[Any], Any]] = {
@@ -166,6 +185,16 @@ class _Foreign(NamedTuple):
     name: str
     members: Callable[[Any], Iterable[Any]]
     make: Callable[[Any, list[Any]], Any]
+    mutable: bool = False
+
+
+def _range_of_psycopg2(name: str) -> _Foreign:
+    return _Foreign(
+        "psycopg2._range",
+        name,
+        lambda v: (v.lower, v.upper, v.lower_inc, v.upper_inc, v.isempty),
+        lambda cls, m: cls(m[0], m[1], ("[" if m[2] else "(") + ("]" if m[3] else ")"), m[4]),
+    )
 
 
 _GEOMETRY = "asyncpg.pgproto.types"
@@ -184,6 +213,17 @@ _FOREIGN = (  # the position is part of the format: only ever add at the end
     _Foreign(_GEOMETRY, "Path", lambda v: (v.is_closed, *v), lambda cls, m: cls(*m[1:], is_closed=m[0])),
     _Foreign(_GEOMETRY, "Polygon", tuple, lambda cls, m: cls(*m)),
     _Foreign(_GEOMETRY, "Circle", tuple, lambda cls, m: cls(*m)),
+    _Foreign(
+        "psycopg.types.range",
+        "Range",
+        lambda v: (v.lower, v.upper, v.bounds or "()", v.isempty),
+        lambda cls, m: cls(*m),
+    ),
+    _Foreign("psycopg.types.multirange", "Multirange", tuple, lambda cls, m: cls(m), mutable=True),
+    _range_of_psycopg2("NumericRange"),
+    _range_of_psycopg2("DateRange"),
+    _range_of_psycopg2("DateTimeRange"),
+    _range_of_psycopg2("DateTimeTZRange"),
 )
 _FOREIGN_CODES = {(entry.module, entry.name): _FOREIGN_FIRST + index for index, entry in enumerate(_FOREIGN)}
 
@@ -220,8 +260,8 @@ class Walker:
         kind = type(value)
         if kind in DIRECT:
             return value
-        if kind is list or kind is dict or kind is set or kind is bytearray:
-            self.mutable = True
+        if kind is list or kind is dict or kind is set or kind is bytearray or kind is memoryview:
+            self.mutable = True  # a memoryview can be released
         if kind is list:
             return self.members(value, depth + 1)
         if kind is tuple:
@@ -234,6 +274,8 @@ class Walker:
             return dict(zip(keys, items))
         if kind is bytearray:
             return ExtType(_BYTEARRAY, bytes(value))
+        if kind is memoryview:
+            return _dump_view(value)
         if kind is set or kind is frozenset:
             members = self.members(value, depth + 1)
             if self.canonical:
@@ -253,7 +295,9 @@ class Walker:
         code = _FOREIGN_CODES.get(where)
         if code is None or _foreign_class(where) is not kind:
             raise _unsupported(kind)
-        return ExtType(code, pack(self.members(_FOREIGN[code - _FOREIGN_FIRST].members(value), depth + 1)))
+        entry = _FOREIGN[code - _FOREIGN_FIRST]
+        self.mutable = self.mutable or entry.mutable
+        return ExtType(code, pack(self.members(entry.members(value), depth + 1)))
 
 
 def _hook_at(depth: int) -> Callable[[int, bytes], Any]:

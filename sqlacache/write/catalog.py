@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.schema import Table
 
+from ..canonical import Strings
 from .reader import computed_from, written_unasked
 
 TriggerEvent = Literal["insert", "update", "delete", "truncate"]
@@ -91,6 +92,8 @@ class Catalog:
     """Relations that are no tables: views, materialized views, foreign and virtual tables."""
     inexact: frozenset[tuple[str, str]] = frozenset()
     """(table, column) of strings that may be equal when their bytes are not (see ``sqlacache.canonical.Canonical``)."""
+    strings: Mapping[tuple[str, str], Strings] = field(default_factory=dict)
+    """How strings are compared, by (table, column); elsewhere it is not known (MySQL)."""
     generated: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Columns, by table, that the database sets when others are written."""
     replaces: frozenset[str] = frozenset()
@@ -128,6 +131,7 @@ def read_catalog(connection: Connection, tables: Iterable[Table] = ()) -> Catalo
         row_security=frozenset(asked.row_security),
         views=frozenset(asked.views),
         inexact=frozenset(asked.inexact),
+        strings=asked.strings,
         generated={table: frozenset(columns) for table, columns in asked.generated.items()},
         replaces=frozenset(asked.replaces),
         functions=asked.functions,
@@ -149,6 +153,7 @@ class Asked:
         self.row_security: set[str] = set()
         self.views: set[str] = set()
         self.inexact: set[tuple[str, str]] = set()
+        self.strings: dict[tuple[str, str], Strings] = {}
         self.generated: dict[str, set[str]] = {}
         self.replaces: set[str] = set()
         self.functions: dict[str, Volatility] = {}

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import types as sqltypes
 
 from .catalog import TRIGGER_EVENTS, Asked, ForeignKey, Trigger, TriggerEvent, Volatility
+from .catalog_mysql import read_mysql
 from .catalog_triggers import written_tables
 from .rawsql import Token, tokens_of
 
@@ -313,54 +314,9 @@ def _sqlite_trigger(name: str, table: str, sql: str, key: tuple[str, ...]) -> Tr
     return Trigger(name, table, "trigger", "", TRIGGER_EVENTS, None, sql, writes)
 
 
-# MySQL and MariaDB
-
-_MY_TRIGGERS = """
-    SELECT EVENT_OBJECT_TABLE, TRIGGER_NAME, LOWER(ACTION_TIMING), LOWER(EVENT_MANIPULATION), ACTION_STATEMENT
-    FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA = DATABASE() ORDER BY 1, 2
-"""
-_MY_VIEWS = "SELECT TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE()"
-_MY_GENERATED = """
-    SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.COLUMNS
-    WHERE TABLE_SCHEMA = DATABASE() AND (EXTRA LIKE '%GENERATED%' OR LOWER(EXTRA) LIKE '%on update%')
-        AND EXTRA NOT LIKE 'DEFAULT\\_GENERATED'
-"""
-_MY_FOREIGN_KEYS = """
-    SELECT k.TABLE_NAME, k.CONSTRAINT_NAME, k.COLUMN_NAME, k.REFERENCED_TABLE_NAME, k.REFERENCED_COLUMN_NAME,
-        r.DELETE_RULE, r.UPDATE_RULE
-    FROM information_schema.KEY_COLUMN_USAGE k JOIN information_schema.REFERENTIAL_CONSTRAINTS r
-        ON r.CONSTRAINT_SCHEMA = k.CONSTRAINT_SCHEMA AND r.CONSTRAINT_NAME = k.CONSTRAINT_NAME
-        AND r.TABLE_NAME = k.TABLE_NAME
-    WHERE k.TABLE_SCHEMA = DATABASE() AND k.REFERENCED_TABLE_SCHEMA = DATABASE()
-    ORDER BY 1, 2, k.ORDINAL_POSITION
-"""
-
-
-def _mysql(asked: Asked) -> None:
-    def named(table: str) -> str:
-        return asked.name(asked.connection.dialect.default_schema_name, table, True)
-
-    for table, name, timing, event, sql in asked.rows("triggers", _MY_TRIGGERS):
-        writes = written_tables(sql, "mysql", named(table), asked.key(named(table)))
-        asked.trigger(Trigger(name, named(table), "trigger", timing, frozenset({event}), None, sql, writes))
-    asked.views.update(named(table) for (table,) in asked.rows("views", _MY_VIEWS))
-    for table, column in asked.rows("generated columns", _MY_GENERATED):
-        asked.generated.setdefault(named(table), set()).add(column)
-    keys: dict[tuple[str, str], list[Any]] = {}
-    for row in asked.rows("foreign keys", _MY_FOREIGN_KEYS):
-        keys.setdefault((row[0], row[1]), []).append(row)
-    for (table, _), parts in keys.items():
-        columns, parents = tuple(part[2] for part in parts), tuple(part[4] for part in parts)
-        asked.foreign_keys.append(
-            ForeignKey(
-                named(table), columns, named(parts[0][3]), parents, parts[0][5].upper(), parts[0][6].upper()
-            )
-        )
-
-
 BY_DIALECT: dict[str, Callable[[Asked], None]] = {
     "postgresql": _postgresql,
     "sqlite": _sqlite,
-    "mysql": _mysql,
-    "mariadb": _mysql,
+    "mysql": read_mysql,
+    "mariadb": read_mysql,
 }

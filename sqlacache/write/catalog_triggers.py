@@ -63,7 +63,7 @@ def written_tables(
         after = [following.text for following in tokens[at + 1 : at + 4]]
         if token.text in _UNKNOWABLE and not (token.text == "do" and _of_a_conflict(after)):
             return None
-        where = _names_after(tokens, at, before, after)
+        where = _names_after(tokens, at, before, after, several=dialect == "mysql")
         if where is None:
             return None
         for place in where:
@@ -79,22 +79,31 @@ def _of_a_conflict(after: Sequence[str]) -> bool:
     return after[:1] == ["nothing"] or after[:2] == ["update", "set"]
 
 
-def _names_after(tokens: Sequence[Token], at: int, before: str, after: list[str]) -> list[int] | None:
-    """Where the tables are named that the word at ``at`` begins to write; ``None`` if that is not certain."""
+def _names_after(
+    tokens: Sequence[Token], at: int, before: str, after: list[str], *, several: bool
+) -> list[int] | None:
+    """Where the tables are named that the word at ``at`` begins to write; ``None`` if that is not certain.
+
+    ``several``: an UPDATE or DELETE may be of several tables, and INTO may be left out, as MySQL has it.
+    """
     word = tokens[at].text
     if word in ("insert", "merge", "replace"):
         for step in range(1, 4):  # INSERT OR REPLACE INTO
             if after[step - 1 : step] == ["into"]:
                 return [_first(tokens, at + step + 1)]
+        if several:
+            return [] if after[:1] == ["("] or before == "or" else None  # the function; CREATE OR REPLACE
         if word == "replace" or (word == "insert" and before == "then"):
             return []  # the function, or INSERT OR REPLACE met before; a branch of MERGE
         return None
     if word == "update":
         if after[:1] == ["set"] or before in ("for", "key"):
             return []  # of ON CONFLICT or MERGE; a locking read
-        return [_first(tokens, at + 1)]
+        return None if several and _joins(tokens, at + 1, "set") else [_first(tokens, at + 1)]
     if word == "delete":
         if after[:1] == ["from"]:
+            if several and _joins(tokens, at + 2, "where"):
+                return None
             return [_first(tokens, at + 2)]
         return [] if before == "then" else None
     if word == "truncate":
@@ -103,6 +112,22 @@ def _names_after(tokens: Sequence[Token], at: int, before: str, after: list[str]
             places.append(_first(tokens, end + 1))
         return places
     return []
+
+
+def _joins(tokens: Sequence[Token], at: int, until: str) -> bool:
+    """Whether several tables are named from ``at`` on, before the word ``until`` or the end of the statement."""
+    for token in tokens[at:]:
+        if token in (("word", until), ("punct", ";")):
+            return False
+        if token in (
+            ("punct", ","),
+            ("punct", "("),
+            ("word", "join"),
+            ("word", "straight_join"),
+            ("word", "using"),
+        ):
+            return True
+    return False
 
 
 def _first(tokens: Sequence[Token], at: int) -> int:

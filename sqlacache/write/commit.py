@@ -14,6 +14,7 @@ call. Those are asked in the order in which they came: where one is there before
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -38,12 +39,6 @@ HOOKED = (
     "do_commit_twophase",
     "do_rollback_twophase",
 )
-
-
-INSERT_KEY = "sqlacache insert"
-"""Key in the connection's ``info`` of an INSERT that has run and whose result may tell keys that the database made.
-
-SQLAlchemy sets the result up after the call; it is looked at before anything else happens on the connection."""
 
 
 class DialectHooks:
@@ -107,26 +102,32 @@ class DialectHooks:
         if context is None:
             return
         connection = context.root_connection
-        self._complete_insert(connection, context)
+        ledger = existing_ledger(connection)
+        if ledger is not None and ledger.inserting is not None:
+            self._path.complete_insert(ledger, context)
         self._path.before_statement(connection, statement, context)
 
     def _run(self, context: Any, cursor: Any, statement: str, execute: Callable[[], None]) -> None:
         connection = context.root_connection
         ledger = existing_ledger(connection)
-        if ledger is None or ledger.fresh is None:  # nothing written, nothing to do
-            execute()
+        if ledger is None or ledger.fresh is None or ledger.last_context is not context:
+            execute()  # nothing written, or noted of another statement, which a listener ran by itself
         else:
-            self._path.run_statement(context, execute)
+            self._path.run_statement(ledger, context, execute)
         if ledger or self._on_sqlite or MARKER in context.execution_options:
             self._binding.executed(connection, cursor, statement, context)
-            if context.isinsert and ledger is not None and ledger.unkeyed:
-                connection.info[INSERT_KEY] = context
+            if ledger is not None and ledger.keyless is not None and ledger.last_context is context:
+                ledger.inserting = context
 
-    def _complete_insert(self, connection: Any, running: Any = None) -> None:
-        """Note the keys that the last INSERT on the connection made, unless it is running still, in batches."""
-        info = connection.info
-        if INSERT_KEY in info and info[INSERT_KEY] is not running:
-            self._path.inserted_keys(connection, info.pop(INSERT_KEY))
+    def _complete_insert(self, connection: Any) -> None:
+        ledger = existing_ledger(connection)
+        if ledger is not None and ledger.inserting is not None:
+            self._path.complete_insert(ledger)
+
+    def _forget_insert(self, connection: Any) -> None:
+        ledger = existing_ledger(connection)
+        if ledger is not None:
+            ledger.inserting = None
 
     def _execute(self, original: Any) -> Any:
         def do_execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
@@ -161,7 +162,7 @@ class DialectHooks:
 
     def _rollback(self, original: Any) -> Any:
         def do_rollback(pooled: Any) -> None:
-            pooled.info.pop(INSERT_KEY, None)
+            self._forget_insert(pooled)
             self._path.roll_back(pooled, lambda: original(pooled))
 
         return do_rollback
@@ -184,7 +185,7 @@ class DialectHooks:
 
     def _rollback_to_savepoint(self, original: Any) -> Any:
         def do_rollback_to_savepoint(connection: Any, name: str) -> None:
-            connection.info.pop(INSERT_KEY, None)
+            self._forget_insert(connection)
             original(connection, name)
             self._path.roll_back_to(connection, name)
 
@@ -200,9 +201,8 @@ class DialectHooks:
                     [Change(EVERYTHING, "update", None, None, "raw_write", "COMMIT PREPARED")]
                 )
             self._complete_insert(connection)
-            self._path.commit(
-                connection, lambda: original(connection, xid, is_prepared=is_prepared, recover=recover)
-            )
+            run = partial(original, connection, xid, is_prepared=is_prepared, recover=recover)
+            self._path.commit(connection, partial(_unnoted, connection, run))
 
         return do_commit_twophase
 
@@ -210,9 +210,18 @@ class DialectHooks:
         def do_rollback_twophase(
             connection: Any, xid: Any, is_prepared: bool = True, recover: bool = False
         ) -> None:
-            connection.info.pop(INSERT_KEY, None)
-            self._path.roll_back(
-                connection, lambda: original(connection, xid, is_prepared=is_prepared, recover=recover)
-            )
+            self._forget_insert(connection)
+            run = partial(original, connection, xid, is_prepared=is_prepared, recover=recover)
+            self._path.roll_back(connection, partial(_unnoted, connection, run))
 
         return do_rollback_twophase
+
+
+def _unnoted(connection: Any, end: Callable[[], None]) -> None:
+    """End a transaction in two phases; the statements that some dialects send for it are no writes of anybody's."""
+    ledger = ledger_of(connection)
+    ledger.ending = True
+    try:
+        end()
+    finally:
+        ledger.ending = False

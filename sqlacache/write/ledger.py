@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..tags import EVERYTHING
-from .dml import Change, RowChange
+from .dml import Change, DmlPlan, RowChange
 
 INFO_KEY = "sqlacache"
 """Key of the ledger in the connection's ``info``."""
@@ -64,10 +64,22 @@ class Ledger:
     """Where the changes of the statement about to run begin."""
     pending: Pending | None = None
     """Set while old values of the fresh changes may still be read back."""
+    coarse: DmlPlan | None = None
+    """Set while the statement about to run, of which the table was noted, may still be noted row by row."""
     ends: bool = False
     """The statement about to run is a COMMIT in text."""
-    unkeyed: set[str] = field(default_factory=set)
-    """Tables into which rows went whose primary key was not known beforehand."""
+    may_end: bool = False
+    """The statement about to run may commit (MySQL)."""
+    ending: bool = False
+    """The transaction is being ended in two phases: what is sent for it is no write of anybody's."""
+    unkeyed: dict[str, int] = field(default_factory=dict)
+    """Tables into which rows went whose primary key is not known, with how many rows (or more: see savepoints)."""
+    keyless: Change | None = None
+    """Of the statement last accounted for: the rows that it inserts, if their primary key is not known beforehand."""
+    inserting: Any = None
+    """The execution context of an INSERT that has run and whose result may tell the keys of :attr:`keyless`.
+
+    SQLAlchemy sets the result up after the call; it is looked at before anything else happens on the connection."""
     epoch: int = 0
     """The binding that has seen everything of the open transaction."""
     last_context: Any = None
@@ -86,9 +98,21 @@ class Ledger:
         self.marks.clear()
         self.unkeyed.clear()
         self.read_first = self.transaction_state = False
-        self.last_context = self.fresh = None
-        self.pending = None
-        self.ends = False
+        self.last_context = self.keyless = self.inserting = None
+        self.ends = self.may_end = False
+        self.forget_statement()
+
+    def begin(self, context: Any) -> None:
+        """Account for the statement of an execution context from now on.
+
+        The one before may have been run by a listener, so that nobody asked for what was noted of it.
+        """
+        self.last_context, self.keyless = context, None
+        self.forget_statement()
+
+    def forget_statement(self) -> None:
+        """Forget which statement is about to run, not what was noted of it."""
+        self.fresh = self.pending = self.coarse = None
 
     def savepoint(self, name: str, *, outermost: bool = False) -> None:
         """Set a mark."""
@@ -119,21 +143,30 @@ class Ledger:
 
     def add(self, changes: Iterable[Change]) -> None:
         """Note what a statement is about to write."""
+        self.keyless = self.inserting = None
         for change in changes:
             self.changes.append(change)
             if change.unkeyed:
-                self.unkeyed.add(change.table)
+                self.unkeyed[change.table] = self.unkeyed.get(change.table, 0) + change.unkeyed
+                self.keyless = change
 
-    def inserted(self, table: str, row: Mapping[str, str]) -> None:
-        """Note a row of ``table`` whose primary key became known after its INSERT ran."""
-        self.changes.append(
-            Inserted(table, "insert", None, (RowChange(None, row),), "row_insert", f"INSERT {table}")
-        )
+    def complete(self, change: Change, rows: tuple[RowChange, ...]) -> bool:
+        """Give a change its rows again, now with their primary keys; tell whether it is there."""
+        for at in range(len(self.changes) - 1, -1, -1):
+            if self.changes[at] is change:
+                self.changes[at] = replace(change, rows=rows, unkeyed=0)
+                left = self.unkeyed.get(change.table, 0) - change.unkeyed
+                if left > 0:
+                    self.unkeyed[change.table] = left
+                else:
+                    self.unkeyed.pop(change.table, None)
+                return True
+        return False
 
     def resolved(self, keys: Mapping[str, tuple[str, ...]]) -> list[Change]:
         """Return the changes with inserted rows whose key became known afterwards in place of those without.
 
-        A row is written once by its statement and noted once more by :meth:`inserted`. When as many became known as
+        A row is written once by its statement and noted once more by an :class:`Inserted`. When as many became known as
         had no key, the rows without are the same rows; otherwise all stay, and the ones without widen.
         """
         if not self.unkeyed:

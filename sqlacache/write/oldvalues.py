@@ -215,7 +215,7 @@ def read_locked(
         statement = statement.with_for_update(key_share=stays)
     normalisers = [(column.name, canonical.of(column)) for column in asked]
     found = []
-    for row in connection.execute(statement, execution_options=OPTION):
+    for row in connection.execute(statement.execution_options(**OPTION)):
         known: dict[str, str] = {}
         for (name, normalise), value in zip(normalisers, row):
             if normalise is None:

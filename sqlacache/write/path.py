@@ -15,7 +15,7 @@ becomes the stamps to replace, which are marked in flight before and replaced ag
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,12 @@ from sqlalchemy.schema import Table
 from ..errors import TransportError
 from ..read.session import driver_connection, driver_in_transaction
 from ..tags import EVERYTHING, ChangeLike
-from .dml import Change, analyse, is_ready
-from .ledger import Ledger, Pending, existing_ledger, ledger_of
+from .coarse import Coarse
+from .dml import Change, DmlPlan, RowChange, analyse, is_ready
+from .ending import COMMITTING, has_ended, may_commit, takes_effect_at_once
+from .ledger import Inserted, Ledger, Pending, existing_ledger, ledger_of
 from .phases import Commit
-from .rawsql import classify
+from .rawsql import classify, temporary_relation
 from .readback import ReadBack
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class WritePath:
         self.binding = binding
         self.host = socket.gethostname()
         self._read_back = ReadBack(binding)
+        self._coarse = Coarse(binding)
 
     # -- statements ----------------------------------------------------------------------------------------------------
 
@@ -57,11 +60,23 @@ class WritePath:
         ledger = ledger_of(connection)
         if ledger.last_context is context:
             return  # a further batch of the same INSERT
-        ledger.last_context = context
-        translate = context.execution_options.get("schema_translate_map")
-        table = getattr(compiled.statement, "table", None)
+        ledger.begin(context)
+        coarse = self._coarse.change(plan, context)
+        if coarse is None:
+            self._note(ledger, *self._written(ledger, plan, context))
+            return
+        if ledger.changes and ledger.changes[-1] is coarse:
+            ledger.fresh = len(ledger.changes)
+        else:
+            self._note(ledger, (coarse,))
+        ledger.coarse = plan
+
+    def _written(self, ledger: Ledger, plan: DmlPlan, context: Any) -> tuple[list[Change], Pending | None]:
+        """Return what a statement is about to write, row by row where they are known, and what may be read back."""
+        table = getattr(context.compiled.statement, "table", None)
         if isinstance(table, Table):
             self.binding.use(table.metadata.tables.get(table.key, table))  # not the ORM's annotated copy
+        translate = context.execution_options.get("schema_translate_map")
         stated = plan.changes(context.compiled_parameters, translate)
         changes = self.binding.follow(stated)
         if "set_config" in plan.functions:
@@ -70,15 +85,20 @@ class WritePath:
         if writing:
             changes = [Change(EVERYTHING, "update", None, None, "raw_write", f"{writing[0]}()")]
         pending = None
-        if self.binding.settings.old_values == "read" and not translate and not writing:
+        if stated and self.binding.settings.old_values == "read" and not translate and not writing:
             pending = Pending(stated, partial(plan.matched, context.compiled_parameters))
-        self._note(ledger, changes, pending)
+        return changes, pending
 
     def _before_text(self, connection: Any, statement: str, context: Any) -> None:
-        kind = "write" if context.isddl else classify(statement, self.binding.engine.dialect.name)
-        if kind == "read":
+        dialect = self.binding.engine.dialect.name
+        kind = "write" if context.isddl else classify(statement, dialect)
+        commits = may_commit(statement, dialect)
+        if kind == "read" and not commits:
             return
         ledger = ledger_of(connection)
+        if ledger.ending:
+            return  # what the dialect sends to end a transaction in two phases
+        ledger.begin(context)
         if kind == "write":
             summary = (
                 "DDL"
@@ -89,6 +109,9 @@ class WritePath:
             )
             change = Change(EVERYTHING, "update", None, None, "raw_write", summary)
             self._note(ledger, [change])
+            hiding = temporary_relation(statement, dialect)
+            if hiding is not None and hiding in _bare_names(self.binding.models.tables()):
+                ledger.session_state = True  # the name stands for another table on this connection
         elif kind == "state":
             if statement.upper().split()[:2] in (["SET", "LOCAL"], ["SET", "TRANSACTION"]):
                 ledger.transaction_state = True
@@ -102,6 +125,10 @@ class WritePath:
             mark = ledger.release(_savepoint_name(statement))
             if mark is not None and mark.outermost and ledger.changes:  # SQLite commits
                 ledger.fresh, ledger.ends = len(ledger.changes), True
+        if commits and ledger.changes:
+            ledger.may_end = True
+            if ledger.fresh is None:
+                ledger.fresh = len(ledger.changes)
 
     def _note(self, ledger: Ledger, changes: Sequence[Change], pending: Pending | None = None) -> None:
         if not changes:
@@ -110,7 +137,7 @@ class WritePath:
         ledger.add(changes)
         self.binding.dirty.add(ledger)
 
-    def run_statement(self, context: Any, execute: Callable[[], None]) -> None:
+    def run_statement(self, ledger: Ledger, context: Any, execute: Callable[[], None]) -> None:
         """Run a statement whose writes were noted: read old values first; on an autocommit connection, both phases
         around it.
 
@@ -118,14 +145,16 @@ class WritePath:
         event's listeners meanwhile, and a listener added or removed by another task would break the statement.
         """
         connection = context.root_connection
-        ledger = existing_ledger(connection)
-        if ledger is None or ledger.fresh is None:
-            execute()
-            return
-        fresh, ledger.fresh = ledger.fresh, None
-        pending, ledger.pending = ledger.pending, None
-        if ledger.ends or self._is_autocommit(connection):
-            self._around(ledger, connection.connection, execute)
+        fresh, pending, coarse = ledger.fresh, ledger.pending, ledger.coarse
+        assert fresh is not None  # else there was nothing noted of it
+        ledger.forget_statement()
+        if coarse is not None and self._coarse.is_read(ledger.changes[-1].table):
+            changes, pending = self._written(ledger, coarse, context)
+            del ledger.changes[fresh:]
+            ledger.add(changes)
+        at_once = takes_effect_at_once(connection, self.binding.engine.dialect, context.statement)
+        if ledger.ends or ledger.may_end or at_once:
+            self._around(ledger, connection.connection, execute, text=True)
         elif pending is None:
             execute()
         else:
@@ -141,9 +170,12 @@ class WritePath:
             self._clear(ledger)
 
     def inserted(self, connection: Any, mapper: Any, target: Any) -> None:
-        """Complete the rows of an ORM INSERT with keys that the database made."""
+        """Complete the rows of an ORM INSERT with keys that the database made, where its result did not tell them."""
         ledger = existing_ledger(connection)
         if ledger is None or not ledger.unkeyed:
+            return
+        self.complete_insert(ledger)
+        if not ledger.unkeyed:
             return
         values = inspect(target).dict
         for table in mapper.tables:
@@ -156,23 +188,34 @@ class WritePath:
                     row[column.name] = values[prop.key]
             self._inserted(ledger, table, row)
 
-    def inserted_keys(self, connection: Any, context: Any) -> None:
-        """Complete the rows of a Core INSERT, which has run, with keys that the database made."""
-        ledger = existing_ledger(connection)
+    def complete_insert(self, ledger: Ledger, running: Any = None) -> None:
+        """Complete the rows of the last INSERT with keys that the database made, unless it is running in batches."""
+        context, change = ledger.inserting, ledger.keyless
+        if context is None or context is running:
+            return
+        ledger.inserting = ledger.keyless = None
         table = getattr(getattr(context.compiled, "statement", None), "table", None)
-        if ledger is None or not isinstance(table, Table) or table.fullname not in ledger.unkeyed:
+        if change is None or not isinstance(table, Table) or table.fullname != change.table:
             return
-        keys = [column.name for column in table.primary_key.columns]
-        rows = getattr(context, "inserted_primary_key_rows", None) or ()
-        if context.compiled.statement._multi_values or len(context.compiled_parameters) != len(rows):
+        keys = list(table.primary_key.columns)
+        found = getattr(context, "inserted_primary_key_rows", None) or ()
+        rows = change.rows or ()
+        count = len(context.compiled_parameters)
+        if context.compiled.statement._multi_values or count != len(rows) or count != len(found):
             return
-        if any(value is None for row in rows for value in row):
-            return  # the database made them and nobody asked
-        for row, parameters in zip(rows, context.compiled_parameters):
-            known = {
-                column.name: parameters[column.key] for column in table.columns if column.key in parameters
-            }
-            self._inserted(ledger, table, {**known, **dict(zip(keys, row))})
+        normalisers = [(column.name, self.binding.canonical.of(column)) for column in keys]
+        completed = []
+        for row, values in zip(rows, found):
+            new = dict(row.new or ())
+            for (name, normalise), value in zip(normalisers, values):
+                if normalise is None or value is None:
+                    return  # nothing is narrowed by it; or nobody asked for what the database made
+                try:
+                    new[name] = normalise(value)
+                except ValueError:
+                    return
+            completed.append(RowChange(row.old, new))
+        ledger.complete(change, tuple(completed))
 
     def _inserted(self, ledger: Ledger, table: Table, values: Mapping[str, Any]) -> None:
         row: dict[str, str] = {}
@@ -184,7 +227,9 @@ class WritePath:
                 row[column.name] = normalise(values[column.name])
             except ValueError:
                 continue
-        ledger.inserted(table.fullname, row)
+        name = table.fullname
+        known = Inserted(name, "insert", None, (RowChange(None, row),), "row_insert", f"INSERT {name}")
+        ledger.changes.append(self.binding.consequences.itself(known))  # a trigger may set other values
 
     # -- transactions --------------------------------------------------------------------------------------------------
 
@@ -232,16 +277,20 @@ class WritePath:
             return
         self._around(ledger, pooled, execute)
 
-    def _around(self, ledger: Ledger, pooled: Any, execute: Callable[[], None]) -> None:
-        """Carry out what commits, with both phases around it.
+    def _around(
+        self, ledger: Ledger, pooled: Any, execute: Callable[[], None], *, text: bool = False
+    ) -> None:
+        """Carry out what commits, or perhaps commits (``text``), with both phases around it.
 
         When it raised, it counts as committed: nobody can tell. When it was cancelled or the connection broke, it may
         even be carried out later (in the driver's thread, on the server): the stamps stay in flight to the lease's end.
         SQLite can tell: when a reader kept it from committing, the transaction is still open, and may be tried again.
         """
         driver = getattr(pooled, "dbapi_connection", None)
+        perhaps = text and not ledger.ends and self.binding.engine.dialect.name in {*COMMITTING, "sqlite"}
+        ledger.may_end = False
         commit = self._begin(ledger)
-        ended = True
+        ended = not perhaps
         try:
             execute()
         except BaseException as error:
@@ -255,6 +304,7 @@ class WritePath:
             raise
         else:
             commit.settle()
+            ended = ended or has_ended(driver_connection(driver))
         finally:
             if ended:
                 self._clear(ledger)
@@ -282,22 +332,6 @@ class WritePath:
         commit.mark()
         return commit
 
-    def _is_autocommit(self, connection: Any) -> bool:
-        """Tell whether a statement on this connection takes effect at once."""
-        options = connection.get_execution_options()
-        dialect: Any = self.binding.engine.dialect
-        level = options.get("isolation_level") or getattr(dialect, "_on_connect_isolation_level", None)
-        if level is not None:
-            return str(level).upper() == "AUTOCOMMIT"
-        driver = driver_connection(connection)
-        if dialect.name == "sqlite":
-            return getattr(driver, "isolation_level", "") is None and not driver_in_transaction(connection)
-        pooled = getattr(connection.connection, "dbapi_connection", None)
-        return (
-            getattr(driver, "autocommit", False) is True
-            or getattr(pooled, "isolation_level", "") == "autocommit"
-        )
-
     # -- calls ---------------------------------------------------------------------------------------------------------
 
     def replace(self, changes: Sequence[ChangeLike]) -> int:
@@ -317,6 +351,10 @@ class WritePath:
                 raise
             commit.defer()
         return commit
+
+
+def _bare_names(tables: Iterable[str]) -> set[str]:
+    return {name.rpartition(".")[2].lower() for name in tables}
 
 
 def _savepoint_name(statement: str) -> str:

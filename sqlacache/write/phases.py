@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,43 @@ MAX_TAGS_TOLD = 20
 """Tags that an invalidation record and a stamp's cause carry at most."""
 
 
+class _Causes(Mapping[str, Cause]):
+    """The cause of each table touched, made when it is asked for: few writes have stamps to replace on every table."""
+
+    __slots__ = ("_at", "_host", "_made", "_touched", "_traceparent")
+
+    def __init__(
+        self, touched: Mapping[str, TableTouch], at: float, host: str, traceparent: str | None
+    ) -> None:
+        self._touched, self._at, self._host, self._traceparent = touched, at, host, traceparent
+        self._made: dict[str, Cause] = {}
+
+    def __getitem__(self, table: str) -> Cause:
+        made = self._made.get(table)
+        if made is None:
+            made = self._made[table] = self._make(self._touched[table])
+        return made
+
+    def _make(self, what: TableTouch) -> Cause:
+        return Cause(
+            what.cause,
+            what.table,
+            tuple(what.keys)[:MAX_TAGS_TOLD],
+            None if what.columns is None else tuple(sorted(what.columns)),
+            what.statement,
+            self._at,
+            os.getpid(),
+            self._host,
+            self._traceparent,
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._touched)
+
+    def __len__(self) -> int:
+        return len(self._touched)
+
+
 class Commit:
     """Both phases of one commit."""
 
@@ -29,7 +66,7 @@ class Commit:
         self.changes = changes
         self.token = secrets.token_hex(8)
         self.touched: dict[str, TableTouch] = {}
-        self.causes: dict[str, Cause] = {}
+        self.causes: Mapping[str, Cause] = {}
         self.replaced: dict[str, int] = {}
         self.scopes: list[Any] = []
         self.traceparent: str | None = None
@@ -99,21 +136,8 @@ class Commit:
         registered = self.binding.store.shapes(tables)
         shapes = {table: found for table, (_, found) in registered.items()}
         self.touched = touch(self.changes, shapes, self.binding.keys)
-        self.causes = {table: self._cause(what) for table, what in self.touched.items()}
+        self.causes = _Causes(self.touched, self.at, self.path.host, self.traceparent)
         return {table: revision for table, (revision, _) in registered.items()}
-
-    def _cause(self, what: TableTouch) -> Cause:
-        return Cause(
-            what.cause,
-            what.table,
-            tuple(what.keys)[:MAX_TAGS_TOLD],
-            None if what.columns is None else tuple(sorted(what.columns)),
-            what.statement,
-            self.at,
-            os.getpid(),
-            self.path.host,
-            self.traceparent,
-        )
 
     def settle(self, *, called: bool = False) -> None:
         """Phase two."""
@@ -190,6 +214,7 @@ class Commit:
         names = what.names()
         told = list(what.keys) or names
         cause: EvictionCause = what.cause
+        evicted = self.replaced.get(what.table, 0)
         return TableChange(
             what.table,
             cause,
@@ -198,6 +223,6 @@ class Commit:
             tuple(told[:MAX_TAGS_TOLD]),
             len(names),
             None if what.columns is None else tuple(sorted(what.columns)),
-            self.replaced.get(what.table, 0),
-            what.bumped,
+            evicted,
+            what.bumped and evicted > 0,
         )

@@ -214,6 +214,24 @@ class DmlPlan:
         self.functions = functions
         """SQL functions called anywhere in the statement, lower case, but for those known to write nothing (see
         ``rawsql``): whether one writes, and what, this plan does not tell."""
+        self.coarse: tuple[int, Change | None] | None = None
+        """What :class:`.coarse.Coarse` made of it, and the epoch of the binding that it did so for."""
+
+    def whole(self) -> Change | None:
+        """Return what any execution changes, without a look at its parameters; ``None`` where that is not one table.
+
+        An INSERT that can only insert has one row, of which nothing is known, to tell it from one that overwrites.
+        """
+        if len(self._parts) != 1 or self.functions or self.everything:
+            return None
+        (part,) = self._parts
+        after: Mapping[str, str] | None = None if part.op == "delete" else {}
+        if isinstance(part, Inserted) and part.upserted is None:
+            return part.change(
+                part.fullname({}), rows=(RowChange(None, {}),), cause="row_insert", after=after
+            )
+        cause = part.row_cause if isinstance(part, Changed) and part.by_key else part.cause
+        return part.change(part.fullname({}), cause=cause, after=after)
 
     def matched(self, compiled_parameters: Sequence[Parameters]) -> list[Any] | None:
         """Return the conditions that tell which rows this execution writes; ``None`` where nothing short of it does.

@@ -152,6 +152,27 @@ def modifies(sql: str, dialect: str = "") -> bool:
     return tokens is None or _modifying(tokens)
 
 
+_TEMPORARY = re.compile(r"\s*CREATE\s.*\bTEMP", re.IGNORECASE | re.DOTALL)
+
+
+def temporary_relation(sql: str, dialect: str) -> str | None:
+    """Return the name, in lower case and without its schema, of the temporary table or view that ``sql`` makes, if any.
+
+    From then on the name stands for it on that connection, whatever else has that name.
+    """
+    if not _TEMPORARY.match(sql):
+        return None
+    tokens = tokens_of(sql, dialect) or []
+    words = [token.text.lower() for token in tokens]
+    made = next((at for at, word in enumerate(words[:6]) if word in ("table", "view")), None)
+    if made is None or {"temp", "temporary"}.isdisjoint(words[1:made]):
+        return None
+    at = made + (4 if words[made + 1 : made + 4] == ["if", "not", "exists"] else 1)
+    while words[at + 1 : at + 2] == ["."]:
+        at += 2
+    return words[at] if at < len(words) else None
+
+
 def classify(sql: str, dialect: str = "") -> RawKind:
     """Tell what ``sql`` does. ``dialect`` is SQLAlchemy's name of it; without, only what all agree on is certain."""
     tokens = tokens_of(sql, dialect)
@@ -176,7 +197,7 @@ def classify(sql: str, dialect: str = "") -> RawKind:
     if first == "pragma":
         return _pragma(tokens)
     if first == "set":
-        return "read" if _harmless_setting(tokens, words) else "state"
+        return _set(tokens, words, dialect)
     if first in ("reset", "discard", "use", "attach", "detach"):
         return "state"
     if first == "begin" or (first == "start" and second == "transaction"):
@@ -193,6 +214,8 @@ def classify(sql: str, dialect: str = "") -> RawKind:
         return "read"
     if first == "prepare" and second == "transaction":
         return "read"  # what it makes visible, COMMIT PREPARED does
+    if first == "xa":
+        return "read" if second in ("start", "begin", "end", "prepare", "recover") else "write"
     return "write"
 
 
@@ -255,6 +278,16 @@ def _pragma(tokens: list[Token]) -> RawKind:
     if len(rest) == 1 or (rest and rest[0].text.lower() in HARMLESS_PRAGMAS):
         return "read"
     return "state"
+
+
+def _set(tokens: list[Token], words: list[str], dialect: str) -> RawKind:
+    if words[1:2] == ["statement"] and dialect != "postgresql":  # MariaDB: SET STATEMENT name = value FOR ...
+        after = tokens[words.index("for") + 1 :] if "for" in words else []
+        reads = after and after[0].text in ("select", "with", "values", "table") and _select(after) == "read"
+        return "read" if reads else "write"
+    if not set(_calls(tokens)) <= _KNOWN:
+        return "write"  # MySQL: SET @name = f()
+    return "read" if _harmless_setting(tokens, words) else "state"
 
 
 def _harmless_setting(tokens: list[Token], words: list[str]) -> bool:

@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from tests.support.databases import Database, make_sessions
+from tests.support.fronts import configure, open_engine
 from tests.support.reading import UNCACHED, Reader
 
 Bind = Callable[..., Awaitable[Reader]]
@@ -29,8 +29,6 @@ async def bound(database: Database, **settings: Any) -> AsyncIterator[Reader]:
     if UNCACHED:
         yield Reader(database, None)
         return
-    from sqlacache import configure
-
     cache = configure(
         **{
             "backend": "mem://",
@@ -71,7 +69,7 @@ async def with_engine(database: Database, url: str | None = None, **options: Any
         if "poolclass" in options
         else {"poolclass": AsyncAdaptedQueuePool, "pool_size": 5, "max_overflow": 0}
     )
-    other.engine = create_async_engine(url or database.url, **{**pool, **options})
+    other.engine = open_engine(url or database.url, **{**pool, **options})
     other.sessions = make_sessions(other.engine)
     try:
         yield other

@@ -16,8 +16,8 @@ from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.state import InstanceState
 
-from sqlacache import configure
 from tests.support.databases import Database
+from tests.support.fronts import configure
 from tests.support.reading import UNCACHED, Read, Reader
 
 from .support_schema import Furnish, FurnishedPostgres, FurnishedSQLite

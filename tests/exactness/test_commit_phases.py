@@ -12,6 +12,7 @@ from sqlalchemy import event, func, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from tests.support.databases import Database, make_sessions
+from tests.support.fronts import asynchronous
 from tests.support.gates import Gate, after_commit, before_commit
 from tests.support.models import Order, Tag, Team, User
 from tests.support.reading import UNCACHED, Reader
@@ -338,6 +339,7 @@ def before_phase_one(database: Database) -> Iterator[Gate]:
         event.remove(database.engine.sync_engine, "commit", committing)
 
 
+@asynchronous("a task is cancelled")
 async def test_a_writer_cancelled_before_phase_one_leaves_no_trace(reader: Reader) -> None:
     await reader.warm(*READS)
     with before_phase_one(reader.database) as gate:
@@ -351,6 +353,7 @@ async def test_a_writer_cancelled_before_phase_one_leaves_no_trace(reader: Reade
         await reader.hit(read)
 
 
+@asynchronous("a task is cancelled")
 @pytest.mark.parametrize("place", [before_commit, after_commit], ids=["before", "after"])
 async def test_a_writer_cancelled_around_its_commit_leaves_nothing_stale(place: Any, reader: Reader) -> None:
     await reader.warm(*READS, USER_2)

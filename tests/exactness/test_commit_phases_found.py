@@ -12,6 +12,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
 from tests.support.databases import Database, make_sessions
+from tests.support.fronts import asynchronous
 from tests.support.gates import let_others_run
 from tests.support.models import User
 from tests.support.reading import Reader
@@ -60,6 +61,7 @@ async def two_phase(database: Database) -> None:
         await session.commit()
 
 
+@asynchronous("a task is cancelled")
 @ON_SQLITE
 async def test_a_commit_that_lands_after_its_writer_was_cancelled(reader: Reader) -> None:
     """
@@ -99,6 +101,7 @@ async def test_a_commit_that_lands_after_its_writer_was_cancelled(reader: Reader
     await reader.hit(USER_2)
 
 
+@asynchronous("asyncpg can be made to drop a connection while it waits")
 @ON_POSTGRESQL
 async def test_a_commit_that_lands_after_its_writer_lost_the_connection(
     database: Database, bind: Bind

@@ -10,25 +10,14 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy.util import await_only
+import tests.support.gates
+from tests.support.fronts import driver_class
 
 
-class Gate:
+class Gate(tests.support.gates.Gate):
     """Stops the first task that comes to it; every later one passes."""
-
-    def __init__(self) -> None:
-        self._reached = asyncio.Event()
-        self._opened = asyncio.Event()
-        self._used = False
-
-    def stop_here(self) -> None:
-        """Wait until the gate is opened; called from inside SQLAlchemy's asyncio greenlet."""
-        if not self._used:
-            self._used = True
-            self._reached.set()
-            await_only(self._opened.wait())
 
     async def arrival(self, task: asyncio.Task[Any]) -> bool:
         """Wait until ``task`` is here (true) or has ended (false, and the gate is left open)."""
@@ -41,8 +30,8 @@ class Gate:
 
     def open(self) -> None:
         """Let the task that waits go on, and every later one pass."""
-        self._used = True
-        self._opened.set()
+        self._free.acquire(blocking=False)
+        super().open()
 
 
 @contextmanager
@@ -95,7 +84,12 @@ def at_commit(engine: Any, *, before: bool) -> Iterator[Gate]:
         driver_connection.commit = original
 
 
-def _adapted(dialect: Any, what: str) -> Any:
-    """The class that the dialect's asynchronous driver's connections or cursors are adapted to."""
+def _adapted(dialect: Any, what: Literal["connection", "cursor"]) -> Any:
+    """The class of an ordinary driver's connections or cursors, or that an asynchronous one's are adapted to."""
+    if not dialect.is_async:
+        return driver_class(dialect, what)
     name = f"AsyncAdapt_{dialect.driver}_{what}"
-    return getattr(import_module(type(dialect).__module__), name)
+    modules = [
+        import_module(kind.__module__) for kind in type(dialect).__mro__
+    ]  # MariaDB's is apart from MySQL's
+    return next(getattr(module, name) for module in modules if hasattr(module, name))

@@ -124,6 +124,12 @@ _POSTGRESQL_TRIGGERS = (
     "CREATE TRIGGER mx_count AFTER INSERT OR UPDATE OR DELETE ON mx_vehicles"
     " FOR EACH ROW EXECUTE FUNCTION mx_count()",
 )
+_MARIADB_TRIGGERS = tuple(
+    f"CREATE TRIGGER mx_count_{event.lower()} AFTER {event} ON mx_vehicles FOR EACH ROW"
+    f" UPDATE mx_changes SET times = times + 1 WHERE kind = {row}.kind"
+    for event, row in (("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD"))
+)
+_TRIGGERS = {"sqlite": _SQLITE_TRIGGERS, "postgresql": _POSTGRESQL_TRIGGERS, "mariadb": _MARIADB_TRIGGERS}
 
 ROWS: dict[Any, list[dict[str, Any]]] = {
     User.__table__: [
@@ -155,13 +161,16 @@ ROWS: dict[Any, list[dict[str, Any]]] = {
 def create(connection: Connection) -> None:
     """Create the tables and the trigger."""
     Base.metadata.create_all(connection)
-    sqlite = connection.dialect.name == "sqlite"
-    for statement in _SQLITE_TRIGGERS if sqlite else _POSTGRESQL_TRIGGERS:
+    for statement in _TRIGGERS[connection.dialect.name]:
         connection.exec_driver_sql(statement)
 
 
 def reset(connection: Connection) -> None:
-    """Put back the rows that every program starts with."""
+    """Put back the rows that every program starts with, once the database has ended what the last one left."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL lock_timeout = '20s'")
+    elif connection.dialect.name == "mariadb":
+        connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = 20")
     for table in reversed(TABLES):
         connection.execute(table.delete())
     for table, rows in ROWS.items():

@@ -5,25 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from sqlacache.read.session import driver_in_transaction, held_connection
+from tests.support.databases import isolation
+from tests.support.fronts import open_engine, url_for
 
 from .schema import create
 
 LOCK_WAIT_MS = 20
+_NOBODY_WAITS: dict[str, dict[str, Any]] = {
+    "aiosqlite": {"timeout": 0},
+    "pysqlite": {"timeout": 0},
+    "asyncpg": {"server_settings": {"lock_timeout": str(LOCK_WAIT_MS)}},
+    "psycopg": {"options": f"-c lock_timeout={LOCK_WAIT_MS}"},
+    "psycopg2": {"options": f"-c lock_timeout={LOCK_WAIT_MS}"},
+    "pymysql": {"init_command": "SET SESSION innodb_lock_wait_timeout = 0"},
+    "asyncmy": {"init_command": "SET SESSION innodb_lock_wait_timeout = 0"},
+}
 
 
 def make_engine(url: str, size: int) -> AsyncEngine:
     sqlite = url.startswith("sqlite")
     # A statement that would wait for another session of the same program would wait for ever: it fails instead.
-    arguments: dict[str, Any] = (
-        {"timeout": 0} if sqlite else {"server_settings": {"lock_timeout": str(LOCK_WAIT_MS)}}
-    )
-    engine = create_async_engine(
+    arguments = _NOBODY_WAITS[url_for(url).get_driver_name()]
+    engine = open_engine(
         url,
         poolclass=AsyncAdaptedQueuePool, pool_size=size, max_overflow=0, pool_timeout=20, connect_args=arguments,
+        **isolation(url),
     )  # fmt: skip
     if sqlite:
         event.listen(engine.sync_engine, "connect", _enforce_foreign_keys)
@@ -38,7 +48,7 @@ def _enforce_foreign_keys(connection: Any, record: Any) -> None:
 
 async def prepare(url: str) -> None:
     """Create the tables in an empty database."""
-    engine = create_async_engine(url, poolclass=NullPool)
+    engine = open_engine(url, poolclass=NullPool)
     if url.startswith("sqlite"):
         async with engine.connect() as connection:
             await connection.exec_driver_sql("PRAGMA journal_mode=WAL")

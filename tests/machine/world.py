@@ -13,9 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import sessionmaker
 
-from sqlacache import configure
 from sqlacache.decisions import Decision
 from sqlacache.observers import Observer
+from tests.support.fronts import configure
 
 from .gates import answered, at_commit
 from .programs import SLOTS, Program, Read, Step

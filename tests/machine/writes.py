@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy
 from sqlalchemy import bindparam, delete, exists, insert, literal, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from .drawing import Choices, weighted
@@ -212,9 +212,15 @@ def _insert_from_select(session: Session, user: int, status: str) -> None:
 
 
 def _upsert(session: Session, key: int, values: Any, how: str) -> None:
-    dialect: Any = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     table = _table("User")
-    statement = dialect.insert(table).values(id=key, **{**NEW["User"], **dict(values)})
+    given = {"id": key, **NEW["User"], **dict(values)}
+    if session.get_bind().dialect.name == "mariadb":
+        ignoring = insert(table).prefix_with("IGNORE").values(given)
+        overwriting = mysql.insert(table).values(given).on_duplicate_key_update(dict(values))
+        session.execute(ignoring if how == "nothing" or not values else overwriting)
+        return
+    dialect: Any = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(table).values(given)
     if how == "nothing":
         statement = statement.on_conflict_do_nothing()
     else:
@@ -225,7 +231,8 @@ def _upsert(session: Session, key: int, values: Any, how: str) -> None:
 
 
 def _returning(session: Session, key: int, plan: str) -> None:
-    if SQLALCHEMY_2 or session.get_bind().dialect.name == "postgresql":
+    dialect: Any = session.get_bind().dialect
+    if getattr(dialect, "update_returning", dialect.name == "postgresql"):
         table = _table("User")
         session.execute(update(table).where(table.c.id == key).values(plan=plan).returning(table.c.id)).all()
 
@@ -235,7 +242,7 @@ RAW = (
     "UPDATE mx_orders SET status = :status WHERE user_id = :key",
     "DELETE FROM mx_orders WHERE id = :key",
     "INSERT INTO mx_tags (name) VALUES (:status)",
-    "UPDATE mx_trucks SET load = load + 1 WHERE id = :key",
+    "UPDATE mx_trucks SET mx_trucks.load = mx_trucks.load + 1 WHERE id = :key",
 )
 
 

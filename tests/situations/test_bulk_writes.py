@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from tests.support.databases import Database
@@ -127,7 +127,9 @@ def _bind(name: str) -> Any:
 
 
 def upsert(database: Database, entity: Any, values: Any, **on_conflict: Any) -> Any:
-    """``INSERT ... ON CONFLICT DO UPDATE`` of the database's dialect."""
+    """``INSERT ... ON CONFLICT DO UPDATE``, or ``ON DUPLICATE KEY UPDATE``, as the database has it."""
+    if database.dialect == "mariadb":
+        return mysql.insert(entity.__table__).values(values).on_duplicate_key_update(**on_conflict["set_"])
     make = postgresql.insert if database.dialect == "postgresql" else sqlite.insert
     return make(entity.__table__).values(values).on_conflict_do_update(**on_conflict)
 
@@ -154,6 +156,8 @@ def overwrite_stock(database: Database) -> Any:
 
 
 def do_nothing(database: Database) -> Any:
+    if database.dialect == "mariadb":
+        return insert(Tag.__table__).prefix_with("IGNORE").values({"id": 100, "name": "gold"})
     make = postgresql.insert if database.dialect == "postgresql" else sqlite.insert
     return make(Tag.__table__).values({"id": 100, "name": "gold"}).on_conflict_do_nothing()
 

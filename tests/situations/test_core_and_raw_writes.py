@@ -147,7 +147,8 @@ RAW = [
         "statement_behind_a_with_clause_is_seen",
         names,
         raw_on_driver(
-            f"WITH chosen AS (SELECT 1 AS id) {RENAME.replace('id = 1', 'id IN (SELECT id FROM chosen)')}"
+            f"WITH chosen AS (SELECT 1 AS id) {RENAME.replace('id = 1', 'id IN (SELECT id FROM chosen)')}",
+            mariadb=RENAME.replace("id = 1", "id IN (WITH chosen AS (SELECT 1 AS id) SELECT id FROM chosen)"),
         ),
         TEAMS,
         raw=True,
@@ -163,7 +164,8 @@ RAW = [
         "raw_upsert_is_seen",
         get(Tag, 1),
         raw_on_driver(
-            "INSERT INTO tags (id, name) VALUES (1, 'x') ON CONFLICT (id) DO UPDATE SET name = 'gold'"
+            "INSERT INTO tags (id, name) VALUES (1, 'x') ON CONFLICT (id) DO UPDATE SET name = 'gold'",
+            mariadb="INSERT INTO tags (id, name) VALUES (1, 'x') ON DUPLICATE KEY UPDATE name = 'gold'",
         ),
         TEAMS,
         raw=True,

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import func, select
 
 from tests.support.databases import POOL_SIZE, Database
+from tests.support.fronts import asynchronous
 from tests.support.gates import after_commit, after_select, before_commit, failing_select, let_others_run
 from tests.support.models import Team, User
 from tests.support.reading import UNCACHED, Read, Reader
@@ -114,6 +115,7 @@ async def test_a_read_after_the_database_committed_and_before_the_writer_knows(
     await read_anew(read, reader, before)
 
 
+@asynchronous("a task is cancelled")
 @pytest.mark.parametrize("gate_at", [before_commit, after_commit], ids=["before", "after"])
 async def test_a_writer_that_is_cancelled_around_its_commit(gate_at: Any, reader: Reader) -> None:
     await reader.warm(USER_1, names, USER_2)
@@ -128,6 +130,7 @@ async def test_a_writer_that_is_cancelled_around_its_commit(gate_at: Any, reader
     await reader.hit(USER_2)
 
 
+@asynchronous("a task is cancelled")
 async def test_a_reader_that_is_cancelled_between_its_select_and_its_fill_leaves_no_trace(
     reader: Reader,
 ) -> None:
@@ -165,6 +168,7 @@ async def test_concurrent_misses_of_different_rows_do_not_wait_for_each_other(re
     await reader.hit(USER_1)
 
 
+@asynchronous("a task is cancelled")
 async def test_followers_of_a_reader_that_is_cancelled_get_their_answer(reader: Reader) -> None:
     expected = await reader.truth(names)
     with after_select(reader.database) as gate:

@@ -192,12 +192,6 @@ def test_enums_read_as_the_database_has_them(dialect: Any) -> None:
     refuses(Enum(Colour), 5, Decimal(1), dialect=dialect)
 
 
-def test_enums_where_case_does_not_count_take_declared_values_only() -> None:
-    assert texts(Enum(Colour), Colour.RED, dialect=MYSQL) == ["RED"]
-    refuses(Enum("small", "large"), "Small", "small ", dialect=MYSQL)
-    assert text_of(Enum("a", "A"), MYSQL) is None
-
-
 UUID = uuid.UUID("2e8587d3-b570-4c5e-9f3a-0123456789ab")
 UUIDS: list[Any] = [postgresql.UUID(as_uuid=True), postgresql.UUID(as_uuid=False)]
 if hasattr(sqlalchemy, "Uuid"):

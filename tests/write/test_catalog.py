@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from sqlacache.write import catalog_queries
+from sqlacache.write import catalog_mysql, catalog_queries
 from sqlacache.write.catalog import Cascade, Catalog, cascades, metadata_foreign_keys, read_catalog
 from sqlacache.write.catalog import ForeignKey as Key
 from sqlacache.write.rawsql import classify
@@ -276,16 +276,16 @@ def test_a_database_that_nobody_asks_about_is_unreadable() -> None:
 
 
 def test_the_questions_are_reads() -> None:
-    questions = {
-        name: sql for name, sql in vars(catalog_queries).items() if isinstance(sql, str) and "SELECT" in sql
-    }
-    assert len(questions) > 10
-    for name, sql in questions.items():
-        dialect = {"_PG_": "postgresql", "_LIT": "sqlite", "_MY_": "mysql"}.get(name[:4])
-        if dialect is not None:
-            assert classify(sql.format(schema="main") if dialect == "sqlite" else sql, dialect) == "read", (
-                name
-            )
+    asked = 0
+    for module in (catalog_queries, catalog_mysql):
+        for name, sql in vars(module).items():
+            dialect = {"_PG_": "postgresql", "_LIT": "sqlite"}.get(name[:4])
+            dialect = "mysql" if module is catalog_mysql else dialect
+            if isinstance(sql, str) and "SELECT" in sql and dialect is not None:
+                made = sql if dialect == "postgresql" else sql.format(schema="main", within="IN (:schema)")
+                assert classify(made, dialect) == "read", name
+                asked += 1
+    assert asked > 15
 
 
 # PostgreSQL
