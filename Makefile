@@ -14,7 +14,16 @@ RUN_GROUPS := --group test --group example
 # Of `make test-matrix`, one environment each; `make test-matrix MATRIX="1.4.54"` runs one of them.
 MATRIX := 1.4.54 2.0.58 2.1.9
 MATRIX_TESTS := tests
-# Handed to pytest by every target: make test PYTEST_ARGS="-k joins -x"
+# Test processes side by side; each takes its tests in their order, and starts the servers that they share.
+WORKERS := -n 2 --dist worksteal
+# Of `make transparency`, one environment each: the versions that have a suite of this shape.
+TRANSPARENCY := 2.0.58 2.1.9
+# Of `make test-sync`.
+SYNC_TESTS := tests/situations tests/exactness tests/issues tests/machine/test_machine.py
+# Of `make test-drivers`: those that `make test` does not run the everyday situations on.
+DRIVERS := postgresql+psycopg mariadb+asyncmy
+SYNC_DRIVERS := postgresql+psycopg postgresql+psycopg2 mariadb+pymysql
+# Handed to pytest by every target: make test PYTEST_ARGS="-k joins -x -n 0", of which -n 0 is: in one process.
 PYTEST_ARGS :=
 
 # The first Python that is new enough: $(PYTHON) if given, python3, then the newest python3.x on PATH.
@@ -66,11 +75,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 .PRECIOUS: .venv-sa%/.installed
 
-.PHONY: help install demo serve test test-redis integration lint format typecheck check bench \
-	test-matrix test-lowest constraints clean
+.PHONY: help install demo serve test test-redis test-sync test-drivers integration lint format typecheck check bench \
+	test-matrix test-lowest transparency transparency-part constraints clean
 
 help: ## show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
 install: $(VENV)/.installed ## make .venv with everything that development needs
 
@@ -81,16 +90,30 @@ serve: $(VENV)/.installed ## leave the example shop up, to be looked at
 	@$(BIN)/python -m examples.demo --serve
 
 test: $(VENV)/.installed ## run all tests, on SQLite and on a PostgreSQL that they start
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-redis: $(VENV)/.installed ## run the tests of everyday situations with every cache on a Redis, for each local tier
 	@for local in none validated pushed; do echo "local=$$local:"; \
 	  SQLACACHE_TEST_BACKEND=redis SQLACACHE_TEST_LOCAL=$$local \
-	    $(BIN)/python -m pytest -p no:cacheprovider tests/situations tests/machine/test_machine.py $(PYTEST_ARGS) || exit 1; \
+	    $(BIN)/python -m pytest -p no:cacheprovider tests/situations tests/machine/test_machine.py $(WORKERS) $(PYTEST_ARGS) || exit 1; \
+	done
+
+test-sync: $(VENV)/.installed ## run the tests of everyday situations and the state machine with sync engines, in threads
+	@SQLACACHE_TEST_FRONT=sync $(BIN)/python -m pytest -p no:cacheprovider \
+	  $(SYNC_TESTS) $(WORKERS) $(PYTEST_ARGS)
+
+test-drivers: $(VENV)/.installed ## run the tests of everyday situations, and generated programs, on each further driver
+	@for on in $(DRIVERS); do echo "$$on:"; \
+	  SQLACACHE_TEST_DATABASES=$$on \
+	    $(BIN)/python -m pytest -p no:cacheprovider tests/situations tests/machine/test_machine.py $(WORKERS) $(PYTEST_ARGS) || exit 1; \
+	done
+	@for on in $(SYNC_DRIVERS); do echo "$$on, ordinary sessions:"; \
+	  SQLACACHE_TEST_FRONT=sync SQLACACHE_TEST_DATABASES=$$on \
+	    $(BIN)/python -m pytest -p no:cacheprovider tests/situations $(WORKERS) $(PYTEST_ARGS) || exit 1; \
 	done
 
 integration: $(VENV)/.installed ## run the tests that need a server; a server that does not start fails them
-	@SQLACACHE_REQUIRE_SERVERS=1 $(BIN)/python -m pytest -m integration $(PYTEST_ARGS)
+	@SQLACACHE_REQUIRE_SERVERS=1 $(BIN)/python -m pytest -m integration $(WORKERS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed ## ruff: rules and format
 	@$(BIN)/ruff check .
@@ -112,10 +135,18 @@ test-matrix: $(addprefix test-sqlalchemy-,$(MATRIX)) ## run the tests on SQLAlch
 
 test-sqlalchemy-%: .venv-sa%/.installed
 	@echo "SQLAlchemy $*:"
-	@.venv-sa$*/bin/python -m pytest -p no:cacheprovider $(MATRIX_TESTS) $(PYTEST_ARGS)
+	@.venv-sa$*/bin/python -m pytest -p no:cacheprovider $(MATRIX_TESTS) $(WORKERS) $(PYTEST_ARGS)
 
 test-lowest: .venv-lowest/.installed ## run the tests on the lowest versions that pyproject.toml allows
-	@.venv-lowest/bin/python -m pytest -p no:cacheprovider $(PYTEST_ARGS)
+	@.venv-lowest/bin/python -m pytest -p no:cacheprovider $(WORKERS) $(PYTEST_ARGS)
+
+transparency: $(addprefix transparency-,$(TRANSPARENCY)) ## run SQLAlchemy's own tests with and without the cache
+
+transparency-%: .venv-sa%/.installed
+	@.venv-sa$*/bin/python -m tests.transparency.run
+
+transparency-part: $(VENV)/.installed ## a part of that, on the newest SQLAlchemy, as CI runs it
+	@$(BIN)/python -m tests.transparency.run --part
 
 constraints: $(VENV)/.installed ## compile constraints.txt anew from pyproject.toml
 	@$(find_uv); { \
@@ -125,5 +156,5 @@ constraints: $(VENV)/.installed ## compile constraints.txt anew from pyproject.t
 	} > $(VENV)/constraints.new && mv $(VENV)/constraints.new constraints.txt && touch $(VENV)/.installed
 
 clean: ## remove environments, caches and builds
-	@rm -rf .venv .venv-sa* .venv-lowest build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-sa* .venv-lowest build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .transparency
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,7 +7,11 @@ processes, prometheus_client serves what each has written down.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
+
+from .forks import renew
+from .observers import Observers
 
 if TYPE_CHECKING:
     from .core import Core
@@ -19,12 +23,21 @@ class Capacity:
     def __init__(self, manager: Core) -> None:
         self._manager = manager
         self._told: tuple[int, int] | None = None
+        self.forked()
+        renew(self)
+
+    def forked(self) -> None:
+        self._lock = threading.RLock()  # an observer that is told may make a call
 
     def tell(self) -> None:
         """Tell how many entries there are and their bytes, if that is not what was told last."""
         observers = self._manager.observers
         if not observers.weigh:
             return
+        with self._lock:  # what is told last is how it is
+            self._tell(observers)
+
+    def _tell(self, observers: Observers) -> None:
         entries = size = 0
         for store in {id(binding.store): binding.store for binding in self._manager.bindings}.values():
             held = getattr(store, "local", store)  # a shared store counts with what it keeps here

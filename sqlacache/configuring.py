@@ -88,8 +88,8 @@ _ARGUMENTS = """
 Args:
     backend: ``mem://``, ``redis://``, ``rediss://`` or ``unix://``, or a mapping of a ``url`` and options:
         ``max_bytes``; for Redis also ``timeout`` (seconds to wait for an answer), ``max_connections``, ``cluster``,
-        ``sentinel``, ``username``, ``password``, ``bound`` (of the pushed tier) and what begins with ``ssl_``. The
-        environment variable ``SQLACACHE_BACKEND`` overrides it.
+        ``nodes`` (of the cluster, to begin with), ``sentinel``, ``username``, ``password``, ``bound`` (of the pushed
+        tier) and what begins with ``ssl_``. The environment variable ``SQLACACHE_BACKEND`` overrides it.
     models: What is cached: mapped classes (or dotted paths to them, or ``"*"`` for every mapped class without an
         entry of its own or of a base) to ``{"ops": ..., "timeout": ...}``, or to ``None`` for never. ``ops`` is
         ``"all"`` or any of ``get``, ``fetch``, ``count``, ``exists``; with ``()`` only
@@ -138,6 +138,8 @@ M = TypeVar("M", CacheManager, SyncCacheManager)
 def _making(manager: type[M], configured: Callable[P, Settings], name: str, summary: str) -> Callable[P, M]:
     """Return a function that makes a cache of what ``configured`` takes; two fronts, one list of arguments."""
 
+    taken = signature(configured)
+
     def make(*args: P.args, **kwargs: P.kwargs) -> M:
         try:
             taken.bind(*args, **kwargs)
@@ -145,7 +147,6 @@ def _making(manager: type[M], configured: Callable[P, Settings], name: str, summ
             raise TypeError(f"{name}() {error}") from None
         return manager(configured(*args, **kwargs))
 
-    taken = signature(configured)
     make.__name__ = make.__qualname__ = name
     make.__doc__ = summary + _ARGUMENTS
     make.__signature__ = taken.replace(return_annotation=manager)  # type: ignore[attr-defined]  # for help()

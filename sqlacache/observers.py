@@ -8,11 +8,13 @@ kind of error, and never breaks a query or a commit.
 from __future__ import annotations
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from .decisions import Decision, Drop, Invalidation, Load, Received, Verification
+from .forks import renew
 
 logger = logging.getLogger("sqlacache")
 
@@ -64,30 +66,39 @@ class Observer:
 class Observers:
     """A guarded fan-out to any number of observers. ``bool(observers)`` is whether anybody listens."""
 
-    __slots__ = ("_members", "errors")
+    __slots__ = ("__weakref__", "_lock", "_members", "errors")
 
     def __init__(self, members: Sequence[Observer] = ()) -> None:
         self._members: tuple[Observer, ...] = tuple(members)
         self.errors: Counter[str] = Counter()
         """Exceptions raised, by the observer's class name."""
+        self.forked()
+        renew(self)
+
+    def forked(self) -> None:
+        self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
         return bool(self._members)
 
     def add(self, observer: Observer) -> None:
         """Add an observer; adding one twice is an error."""
-        if any(member is observer for member in self._members):
-            raise ValueError(f"observer {observer!r} is already there")
-        self._members = (*self._members, observer)
+        with self._lock:
+            if any(member is observer for member in self._members):
+                raise ValueError(f"observer {observer!r} is already there")
+            self._members = (*self._members, observer)
 
     def remove(self, observer: Observer) -> None:
         """Remove an observer; one that is not there is ignored."""
-        self._members = tuple(member for member in self._members if member is not observer)
+        with self._lock:
+            self._members = tuple(member for member in self._members if member is not observer)
 
     def _failed(self, observer: Observer, method: str, error: Exception) -> None:
         name = type(observer).__name__
-        self.errors[name] += 1
-        if self.errors[name] == 1:
+        with self._lock:
+            self.errors[name] += 1
+            is_first = self.errors[name] == 1
+        if is_first:
             logger.warning("observer %s.%s raised %r; further errors are only counted", name, method, error)
         for member in self._members:
             try:

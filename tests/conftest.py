@@ -1,16 +1,18 @@
 """Fixtures of all tests: real databases, a cache bound to one, and a reader that asserts how reads were answered.
 
-``database`` gives each test a fresh, seeded database on SQLite and on PostgreSQL. PostgreSQL is the server at
-``SQLACACHE_TEST_POSTGRES_URL`` or one that is started here; where neither can be had, its tests are skipped, or fail
-when ``SQLACACHE_REQUIRE_SERVERS=1`` promised them.
+``database`` gives each test a fresh, seeded database on SQLite and on PostgreSQL, or on what
+``SQLACACHE_TEST_DATABASES`` names, such as ``postgresql+psycopg,mariadb+asyncmy``. A server is the one at
+``SQLACACHE_TEST_POSTGRES_URL`` or ``SQLACACHE_TEST_MARIADB_URL``, or one that is started here; where neither can be
+had, its tests are skipped, or fail when ``SQLACACHE_REQUIRE_SERVERS=1`` promised them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -19,8 +21,17 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from tests.support.databases import Database, PostgresDatabases, SQLiteDatabases
+from tests.support.databases import (
+    DATABASES,
+    Database,
+    MariaDBDatabases,
+    PostgresDatabases,
+    SQLiteDatabases,
+    with_driver,
+)
+from tests.support.fronts import configure
 from tests.support.listeners import listeners_of_ours
+from tests.support.mariadb import mariadb_server
 from tests.support.postgres import Unavailable, postgres_server
 from tests.support.reading import UNCACHED, Reader
 from tests.support.redis_server import redis_server
@@ -47,14 +58,41 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:Dialect sqlite.* does \\*not\\* support Decimal")
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what tests recorded as a ``figure``, in whichever process they ran: reports bring it here."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    figures = [value for report in reports for name, value in report.user_properties if name == "figure"]
+    if figures:
+        terminalreporter.section("exactness")
+        for line in sorted(figures):
+            terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def collected() -> Iterator[None]:
+    """What cannot be finalised without an error fails a test: at the end of a worker process, nobody looks at it."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """SQLAlchemy URL (asyncpg) of a running PostgreSQL server."""
-    given = os.environ.get("SQLACACHE_TEST_POSTGRES_URL")
+    yield from _server("SQLACACHE_TEST_POSTGRES_URL", postgres_server)
+
+
+@pytest.fixture(scope="session")
+def mariadb_url() -> Iterator[str]:
+    """SQLAlchemy URL (asyncmy) of a running MariaDB server, of a user who may create databases."""
+    yield from _server("SQLACACHE_TEST_MARIADB_URL", mariadb_server)
+
+
+def _server(variable: str, start: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
+    given = os.environ.get(variable)
     if given:
         yield given
         return
-    server = postgres_server()
+    server = start()
     try:
         url = server.__enter__()
     except Unavailable as why:
@@ -77,18 +115,25 @@ def postgresql_databases(postgres_url: str) -> Iterator[PostgresDatabases]:
 
 
 @pytest.fixture(scope="session")
+def mariadb_databases(mariadb_url: str) -> MariaDBDatabases:
+    """Source of fresh databases on MariaDB."""
+    return MariaDBDatabases(mariadb_url)
+
+
+@pytest.fixture(scope="session")
 def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SQLiteDatabases:
     """Source of fresh databases on SQLite."""
     folder: Path = tmp_path_factory.mktemp("sqlite")
     return SQLiteDatabases(folder)
 
 
-@pytest_asyncio.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+@pytest_asyncio.fixture(params=DATABASES)
 async def database(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     """A fresh, seeded database, on every dialect."""
-    source = request.getfixturevalue(f"{request.param}_databases")
+    dialect, _, driver = request.param.partition("+")
+    source = request.getfixturevalue(f"{dialect}_databases")
     async with source.fresh() as url:
-        fresh = Database(url)
+        fresh = Database(with_driver(url, driver))
         yield fresh
         await fresh.dispose()
 
@@ -99,8 +144,6 @@ async def cache(database: Database) -> AsyncIterator[Any]:
     if UNCACHED:
         yield None
         return
-    from sqlacache import configure
-
     before = listeners_of_ours()
     manager = configure(
         models={"*": {"timeout": 3600}, "tests.support.models.AuditLog": None},

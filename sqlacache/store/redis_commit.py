@@ -54,7 +54,7 @@ class Commits:
         for shape in shapes:
             known = self._shapes.get(shape.table)
             if known is not None and shape not in known[1]:
-                del self._shapes[shape.table]
+                self._shapes.pop(shape.table, None)  # another thread may have been faster
 
     def mark(
         self,

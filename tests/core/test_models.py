@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table
+from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine
+from sqlalchemy.ext.declarative import DeferredReflection
 from sqlalchemy.orm import declarative_base, registry
 from sqlalchemy.orm.mapper import _all_registries
 
@@ -29,6 +31,26 @@ def test_the_private_list_of_registries_has_declarative_and_imperative_ones() ->
         assert is_mapped(Plain)
     finally:
         mine.dispose()
+
+
+def test_a_class_that_is_not_mapped_yet_is_left_out_until_it_is(tmp_path: Path) -> None:
+    base = declarative_base()
+
+    class Reflected(DeferredReflection, base):  # type: ignore[misc, valid-type]  # a base made at run time
+        __tablename__ = "reflected"
+
+    engine = create_engine(f"sqlite:///{tmp_path / 'reflected.db'}")
+    Table("reflected", MetaData(), Column("id", Integer, primary_key=True)).create(engine)
+    models = Models()
+    try:
+        assert models.table("reflected") is None
+        assert models.table("users") is not None
+        Reflected.prepare(engine)
+        table: Any = models.table("reflected")
+        assert {mapper.class_ for mapper in models.mappers(table)} == {Reflected}
+    finally:
+        base.registry.dispose()
+        engine.dispose()
 
 
 def test_tables_are_found_by_full_name_also_those_without_a_class() -> None:
@@ -80,7 +102,9 @@ def test_what_is_mapped_later_is_found_when_it_is_asked_for_even_if_as_many_went
         second.registry.dispose()
 
 
-@pytest.mark.parametrize("wrong", [int, "User", None, User.__table__, object()], ids=repr)
+@pytest.mark.parametrize(
+    "wrong", [int, "User", None, User.__table__, pytest.param(object(), id="object()")], ids=repr
+)
 def test_what_is_not_mapped_is_not(wrong: Any) -> None:
     assert not is_mapped(wrong)
     assert is_mapped(User)

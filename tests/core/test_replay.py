@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import event, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine import cursor as sa_cursor
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import MissingGreenlet, StatementError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session, joinedload, selectinload
@@ -392,25 +393,32 @@ async def test_a_cursor_result_takes_buffered_rows_back(reader: Reader) -> None:
 class Context:
     """The parts of an execution context that matching looks at."""
 
-    def __init__(self, compiled: Any, parameters: Any, expanded: Any = None) -> None:
+    def __init__(self, compiled: Any, parameters: Any, expanded: Any, dialect: Any) -> None:
         self.compiled = compiled
         self.compiled_parameters = [parameters]
         self._expanded_parameters = expanded or {}
+        self.dialect = dialect
 
 
-def test_rows_belong_to_one_statement_with_one_set_of_parameters() -> None:
-    one, other = select(User.id).compile(), select(User.name).compile()
+def test_rows_belong_to_one_statement_of_one_engine_with_one_set_of_parameters() -> None:
+    dialect = DefaultDialect()
+
+    def matches(compiled: Any, parameters: Any, expanded: Any, of: Any = dialect) -> bool:
+        return capture.matches(Context(compiled, parameters, expanded, of))
+
+    one, other = select(User.id).compile(dialect=dialect), select(User.name).compile(dialect=dialect)
     capture = Capture(one, {"a": 1, "b": [1, 2], "c": [(1, 2), (3, 4)]})
     expanded = {"b": ["b_1", "b_2"], "c": ["c_1", "c_2", "c_3", "c_4"]}
     given = {"a": 1, "b_1": 1, "b_2": 2, "c_1": 1, "c_2": 2, "c_3": 3, "c_4": 4}
-    assert capture.matches(Context(one, given, expanded))
-    assert capture.matches(Context(select(User.id).compile(), given, expanded))
-    assert not capture.matches(Context(other, given, expanded))
-    assert not capture.matches(Context(None, given, expanded))
+    assert matches(one, given, expanded)
+    assert matches(select(User.id).compile(dialect=dialect), given, expanded)
+    assert not matches(other, given, expanded)
+    assert not matches(None, given, expanded)
+    assert not matches(one, given, expanded, DefaultDialect())
     for changed in ({"a": 2}, {"a": True}, {"a": 1.0}, {"b_2": 3}, {"c_4": 5}):
-        assert not capture.matches(Context(one, {**given, **changed}, expanded))
-    assert not capture.matches(Context(one, {"a": 1}, {}))
-    assert not capture.matches(Context(one, given, {**expanded, "b": ["b_1"]}))
+        assert not matches(one, {**given, **changed}, expanded)
+    assert not matches(one, {"a": 1}, {})
+    assert not matches(one, given, {**expanded, "b": ["b_1"]})
 
 
 async def test_the_parameters_of_in_are_found_where_they_were_expanded(reader: Reader) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import redis
-from sqlalchemy.util import greenlet_spawn
 
+from sqlacache.front.asynchronous import AsyncFront
+from sqlacache.front.blocking import BlockingFront
 from sqlacache.store.breaker import Breaker
 from sqlacache.store.cluster import ClusterStore
 from sqlacache.store.cluster_layout import ClusterLayout
@@ -18,6 +18,7 @@ from sqlacache.store.cluster_transport import ClusterTransport
 from sqlacache.store.codec import SafeCodec
 from sqlacache.tags import table_stamp
 from sqlacache.testing.contract import StoreContract
+from tests.support.fronts import run_on
 from tests.support.redis_cluster import RedisCluster
 
 pytestmark = pytest.mark.integration
@@ -28,8 +29,11 @@ TABLES = ("*", "users", "orders")
 class TestCluster(StoreContract):
     orders = 8
 
-    @pytest.fixture(autouse=True)
-    def _on(self, shared_cluster: RedisCluster, prefix: str) -> Iterator[None]:
+    @pytest.fixture(autouse=True, params=[AsyncFront, BlockingFront])
+    def _on(
+        self, request: pytest.FixtureRequest, shared_cluster: RedisCluster, prefix: str
+    ) -> Iterator[None]:
+        self.front = request.param()
         self.cluster = shared_cluster
         self.prefix = prefix
         self.stores: list[ClusterStore] = []
@@ -37,17 +41,16 @@ class TestCluster(StoreContract):
             yield
 
     def run(self, test: Callable[[], None]) -> None:
-        async def run() -> None:
-            try:
-                await greenlet_spawn(test)
-            finally:
-                for store in self.stores:
-                    await store.transport.close()
+        run_on(self.front, test, self._close)
 
-        asyncio.run(run())
+    async def _close(self) -> None:
+        for store in self.stores:
+            await store.transport.close()
 
     def open(self, database: str = "main", prefix: str = "contract") -> ClusterStore:
-        transport = ClusterTransport(self.cluster.url, timeout=5, options={}, breaker=Breaker())
+        transport = ClusterTransport(
+            self.cluster.url, timeout=5, options={}, breaker=Breaker(), front=self.front
+        )
         layout = ClusterLayout(f"{self.prefix}-{prefix}", database)
         self.stores.append(ClusterStore(transport, layout, codec=SafeCodec(), lease=30))
         return self.stores[-1]

@@ -1,14 +1,14 @@
-"""The store on Redis keeps the contract of every store, with and without a tier in this process."""
+"""The store on Redis keeps the contract of every store, on both fronts, with and without a tier in this process."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy.util import await_only, greenlet_spawn
 
+from sqlacache.front.asynchronous import AsyncFront
+from sqlacache.front.blocking import BlockingFront
 from sqlacache.store.breaker import Breaker
 from sqlacache.store.codec import SafeCodec
 from sqlacache.store.layout import Layout
@@ -19,6 +19,7 @@ from sqlacache.store.redis import RedisStore
 from sqlacache.store.transport import Transport
 from sqlacache.testing.contract import StoreContract
 from tests.store.samples import VALUES
+from tests.support.fronts import run_on
 
 pytestmark = pytest.mark.integration
 
@@ -29,19 +30,13 @@ class TestRedis(StoreContract):
     values = VALUES
     orders = 30
 
-    @pytest.fixture(autouse=True)
-    def server(self, redis_url: str, prefix: str) -> None:
+    @pytest.fixture(autouse=True, params=[AsyncFront, BlockingFront])
+    def server(self, request: pytest.FixtureRequest, redis_url: str, prefix: str) -> None:
         self.prefix = prefix
-        self.transport = Transport(redis_url, timeout=5, options={}, breaker=Breaker())
+        self.transport = Transport(redis_url, timeout=5, options={}, breaker=Breaker(), front=request.param())
 
     def run(self, test: Callable[[], None]) -> None:
-        async def main() -> None:
-            try:
-                await greenlet_spawn(test)
-            finally:
-                await self.transport.close()
-
-        asyncio.run(main())
+        run_on(self.transport.front, test, self.transport.close)
 
     def open(self, database: str = "main", prefix: str = "contract") -> Any:
         return self._open(Layout(f"{self.prefix}-{prefix}", database))
@@ -57,7 +52,7 @@ class TestRedis(StoreContract):
         return self._open(store.layout)
 
     def _call(self, *command: Any) -> Any:
-        return await_only(self.transport.call(*command)).value
+        return self.transport.front.wait(self.transport.call(*command)).value
 
     def end_leases(self, store: Any) -> None:
         stamp = store.layout.stamp("", "").encode()

@@ -1,4 +1,4 @@
-"""What goes over the wire to Redis, counted by name at the socket: a protocol that grows a trip fails here."""
+"""What goes over the wire to Redis, by name at the socket, on both fronts: one that grows a trip fails here."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest_asyncio
 import redis.asyncio
 from sqlalchemy import func, insert, select, update
 
-from sqlacache import configure
 from tests.support.databases import Database, SQLiteDatabases
+from tests.support.fronts import Front, configure
 from tests.support.models import Order, User
 from tests.support.processes import eventually
 from tests.support.proxy import Proxy
@@ -19,6 +19,7 @@ from tests.support.proxy import Proxy
 pytestmark = pytest.mark.integration
 
 LOCAL = [None, "validated", "pushed"]
+FRONTS: tuple[Front, ...] = ("async", "sync")
 
 
 class Shop:
@@ -50,33 +51,34 @@ class Shop:
             await session.execute(statement)
 
 
-@pytest_asyncio.fixture(params=LOCAL, ids=str)
+@pytest.fixture(params=LOCAL, ids=str)
+def local(request: pytest.FixtureRequest) -> Any:
+    """The local tier of this test."""
+    return request.param
+
+
+@pytest_asyncio.fixture(params=FRONTS)
 async def shop(
-    request: pytest.FixtureRequest, sqlite_databases: SQLiteDatabases, proxy: Proxy, prefix: str
+    request: pytest.FixtureRequest, sqlite_databases: SQLiteDatabases, proxy: Proxy, prefix: str, local: Any
 ) -> AsyncIterator[Shop]:
     async with sqlite_databases.fresh() as url:
-        database = Database(url)
+        database = Database(url, request.param)
         cache = configure(
+            front=request.param,
             backend={"url": proxy.url, "bound": 5.0, "timeout": 5.0},
             models={"*": {"timeout": 3600}},
             prefix=prefix,
-            local=request.param,
+            local=local,
             telemetry=None,
         )
         await cache.bind(database.engine)
         shop = Shop(database, proxy)
-        if request.param == "pushed":
+        if local == "pushed":
             # The first sample under a prefix makes its generation, which is announced, and empties the tier.
             await eventually(shop.sends_nothing, "a hit that asks nobody", 10)
         yield shop
         await cache.disconnect()
         await database.dispose()
-
-
-@pytest.fixture
-def local(request: pytest.FixtureRequest) -> Any:
-    """The local tier of this test."""
-    return request.node.callspec.params["shop"]
 
 
 async def test_a_first_miss_asks_seeds_and_fills(shop: Shop) -> None:

@@ -14,6 +14,7 @@ import redis
 
 from tests.support.databases import PostgresDatabases
 from tests.support.fleet import LOCAL
+from tests.support.fronts import Front
 from tests.support.processes import eventually
 from tests.support.workers import Worker, workers
 
@@ -60,16 +61,22 @@ class Pair(NamedTuple):
         return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=LOCAL, ids=str)
+MIXED: tuple[Front, Front] = ("sync", "async")
+SIDES = [pytest.param((local, ()), id=str(local)) for local in LOCAL]
+SIDES += [pytest.param((local, MIXED), id=f"{local}-sync-and-async") for local in LOCAL]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=SIDES)
 async def pair(
     request: pytest.FixtureRequest, postgresql_databases: PostgresDatabases, redis_url: str
 ) -> AsyncIterator[Pair]:
     prefix = f"pair-{uuid4().hex[:8]}"
     backend = {"url": redis_url, "bound": BOUND, "timeout": 2}
+    local, fronts = request.param
     async with postgresql_databases.fresh() as url:
-        async with workers(2, url, backend=backend, local=request.param, prefix=prefix) as [a, b]:
+        async with workers(2, url, fronts=fronts, backend=backend, local=local, prefix=prefix) as [a, b]:
             with redis.Redis.from_url(redis_url) as server:
-                yield Pair(a, b, request.param, server, prefix)
+                yield Pair(a, b, local, server, prefix)
 
 
 async def _drain(*several: Worker) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 import signal
+import threading
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -69,29 +70,36 @@ class Arms:
         def call(*args: Any, **kwargs: Any) -> Any:
             if not self._armed:
                 return original(*args, **kwargs)
-            held = self._come(step, "before")
-            if held is not None:
-                await_only(held.wait())
+            _wait(self._come(step, "before"))
             result = original(*args, **kwargs)
             if inspect.isawaitable(result):
                 return self._after(step, result)
-            held = None if _did_nothing(step, result) else self._come(step, "after")
-            if held is not None:
-                await_only(held.wait())
+            if not _did_nothing(step, result):
+                _wait(self._come(step, "after"))
             return result
 
         return call
 
     async def _after(self, step: str, result: Any) -> Any:
         value = await result
-        held = None if _did_nothing(step, value) else self._come(step, "after")
-        if held is not None:
-            await held.wait()
+        arm = None if _did_nothing(step, value) else self._come(step, "after")
+        if arm is not None:
+            await arm.opened.wait()
         return value
 
-    def _come(self, step: str, when: str) -> asyncio.Event | None:
+    def _come(self, step: str, when: str) -> _Arm | None:
         arm = self._armed.get((step, when))
-        return None if arm is None else arm.come()
+        return arm if arm is not None and arm.come() else None
+
+
+def _wait(arm: _Arm | None) -> None:
+    """Hold whoever came to an arm, a task or a thread, until it is opened."""
+    if arm is None:
+        return
+    if threading.get_ident() == arm.loop._thread_id:  # type: ignore[attr-defined]  # asyncio's own loops have it
+        await_only(arm.opened.wait())
+    else:
+        asyncio.run_coroutine_threadsafe(arm.opened.wait(), arm.loop).result()
 
 
 def _did_nothing(step: str, result: Any) -> bool:
@@ -101,16 +109,17 @@ def _did_nothing(step: str, result: Any) -> bool:
 
 class _Arm:
     def __init__(self, action: str, nth: int) -> None:
+        self.loop = asyncio.get_running_loop()
         self.action = action
         self.left = nth
         self.arrived = asyncio.Event()
         self.opened = asyncio.Event()
 
-    def come(self) -> asyncio.Event | None:
+    def come(self) -> bool:
         self.left -= 1
         if self.left:
-            return None
+            return False
         if self.action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        self.arrived.set()
-        return self.opened
+        self.loop.call_soon_threadsafe(self.arrived.set)
+        return True

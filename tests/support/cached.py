@@ -7,9 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
-from sqlacache import configure
-
 from .databases import Database
+from .fronts import configure
 from .reading import Reader
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from .databases import Database
+from .fronts import FRONT, Front, configure
 from .models import Team, User
 from .processes import eventually
 from .reading import Read, Reader
@@ -36,12 +37,12 @@ READS = (user(1), user(2), count("free"), count("pro"), listed("free"))
 
 
 @asynccontextmanager
-async def reading(url: str, backend: Any, *, bind: bool = True, **options: Any) -> AsyncIterator[Reader]:
+async def reading(
+    url: str, backend: Any, *, bind: bool = True, front: Front = FRONT, **options: Any
+) -> AsyncIterator[Reader]:
     """A reader of ``url`` through a cache of this process's own, on an engine of its own."""
-    from sqlacache import configure
-
-    database = Database(url)
-    cache = configure(**{"backend": backend, "models": MODELS, "telemetry": None, **options})
+    database = Database(url, front)
+    cache = configure(front=front, **{"backend": backend, "models": MODELS, "telemetry": None, **options})
     try:
         if bind:
             await cache.bind(database.engine)

@@ -1,8 +1,9 @@
-"""Gates: places inside the database's work where a task stops until the test lets it go on."""
+"""Gates: places inside the database's work where a task, or a session's thread, stops until the test lets it go on."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -11,15 +12,18 @@ from sqlalchemy import event
 from sqlalchemy.util import await_only
 
 from .databases import Database
+from .fronts import FRONT
 
 
 class Gate:
-    """Stops the first task that comes to it; every later one passes."""
+    """Stops the first task or thread that comes to it; every later one passes. To be made in the loop."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._reached = asyncio.Event()
         self._opened = asyncio.Event()
-        self._used = False
+        self._opened_for_threads = threading.Event()
+        self._free = threading.Lock()
 
     async def reached_by(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start ``work`` and return its task once it waits here; work that ends before that fails the test."""
@@ -34,15 +38,20 @@ class Gate:
         return task
 
     def stop_here(self) -> None:
-        """Wait until the gate is opened; called from inside SQLAlchemy's asyncio greenlet."""
-        if not self._used:
-            self._used = True
+        """Wait until the gate is opened; called from inside SQLAlchemy's asyncio greenlet, or in a thread."""
+        if not self._free.acquire(blocking=False):
+            return
+        if threading.get_ident() == self._loop._thread_id:  # type: ignore[attr-defined]  # asyncio's own loops have it
             self._reached.set()
             await_only(self._opened.wait())
+        else:
+            self._loop.call_soon_threadsafe(self._reached.set)
+            self._opened_for_threads.wait()
 
     def open(self) -> None:
         """Let the task that waits go on."""
         self._opened.set()
+        self._opened_for_threads.set()
 
 
 @contextmanager
@@ -79,9 +88,9 @@ def failing_select(database: Database) -> Iterator[None]:
 
 
 async def let_others_run(turns: int = 100) -> None:
-    """Give every other task that can go on without I/O some turns of the loop."""
+    """Give every other task that can go on without I/O some turns of the loop, and every thread some time."""
     for _ in range(turns):
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001 if FRONT == "sync" else 0)
 
 
 @asynccontextmanager

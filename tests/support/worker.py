@@ -25,6 +25,7 @@ from sqlalchemy import delete, func, insert, inspect, select, update
 from tests.support import models
 from tests.support.armed import Arms
 from tests.support.databases import make_engine, make_sessions
+from tests.support.fronts import FRONT, Front
 
 MODELS = {"*": {"timeout": 3600}, "tests.support.models.AuditLog": None}
 
@@ -45,18 +46,24 @@ class Process:
     # -- the process ---------------------------------------------------------------------------------------------------
 
     async def do_start(
-        self, url: str, database: str | None, configure: dict[str, Any], pool_size: int, bind: bool
+        self,
+        url: str,
+        database: str | None,
+        configure: dict[str, Any],
+        pool_size: int,
+        bind: bool,
+        front: Front = FRONT,
     ) -> None:
         """The first command: make the engine and the cache, and bind unless the command ``bind`` is to do it."""
-        from sqlacache import configure as make_cache
         from sqlacache.testing import Recorder
+        from tests.support.fronts import configure as make_cache
 
-        self.engine = make_engine(url, pool_size=pool_size)
+        self.engine = make_engine(url, pool_size=pool_size, front=front)
         self.sessions = make_sessions(self.engine)
         self.database = database
         self.arms = Arms(self.engine)
         given = {"models": MODELS, "telemetry": None, "name": f"worker-{os.getpid()}", **configure}
-        self.cache = make_cache(**given)
+        self.cache = make_cache(front=front, **given)
         self.seen = Recorder(self.cache)
         self.cache.add_observer(self.seen)
         if bind:

@@ -18,10 +18,13 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+
+from .fronts import FRONT, Front
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30.0
@@ -203,6 +206,7 @@ async def workers(
     pool_size: int = 5,
     bind: bool = True,
     environment: dict[str, str] | None = None,
+    fronts: Sequence[Front] = (),
     **configure: Any,
 ) -> AsyncIterator[list[Worker]]:
     """Run ``n`` workers for the time of the block; they are bound and answer when it begins, and killed at its end.
@@ -214,6 +218,7 @@ async def workers(
         pool_size: Connections of each worker's pool.
         bind: ``False`` leaves binding to the command ``bind``.
         environment: Further environment variables.
+        fronts: Of each worker; where there are none, those of the test run.
         configure: For ``sqlacache.configure()``, as JSON can carry it: ``backend``, ``prefix``, ``lease``, ...
     """
     setup = {"url": url, "database": database, "pool_size": pool_size, "bind": bind, "configure": configure}
@@ -221,7 +226,12 @@ async def workers(
     try:
         for _ in range(n):
             started.append(await _start(environment or {}))
-        await asyncio.gather(*(worker.call("start", **setup) for worker in started))
+        await asyncio.gather(
+            *(
+                worker.call("start", **setup, front=front)
+                for worker, front in zip_longest(started, fronts, fillvalue=FRONT)
+            )
+        )
         yield started
     finally:
         for worker in started:

@@ -80,7 +80,8 @@ def execute(build: Callable[[Database], Any], parameters: Any = None) -> Write:
 
     async def write(database: Database) -> None:
         async with database.transaction() as session:
-            await session.execute(build(database), *([] if parameters is None else [parameters]))
+            result = await session.execute(build(database), *([] if parameters is None else [parameters]))
+            result.close()  # rows that nobody takes keep SQLite from committing
 
     return write
 
@@ -90,7 +91,8 @@ def execute_on_connection(build: Callable[[Database], Any], parameters: Any = No
 
     async def write(database: Database) -> None:
         async with database.connection() as connection:
-            await connection.execute(build(database), *([] if parameters is None else [parameters]))
+            result = await connection.execute(build(database), *([] if parameters is None else [parameters]))
+            result.close()  # as above
 
     return write
 
@@ -100,12 +102,12 @@ def raw_in_session(sql: str, **parameters: Any) -> Write:
     return execute(lambda _: text(sql), parameters)
 
 
-def raw_on_driver(sql: str) -> Write:
-    """Hand SQL to the driver as it is, on a connection of the engine."""
+def raw_on_driver(sql: str, mariadb: str = "") -> Write:
+    """Hand SQL to the driver as it is, on a connection of the engine; ``mariadb`` is what MariaDB takes instead."""
 
     async def write(database: Database) -> None:
         async with database.connection() as connection:
-            await connection.exec_driver_sql(sql)
+            await connection.exec_driver_sql(mariadb if mariadb and database.dialect == "mariadb" else sql)
 
     return write
 
