@@ -2,10 +2,11 @@
 
 redis-py's pool lends a connection to one command at a time, in several turns of the event loop with a timer each: four
 times what the system and the server take. A lookup may be repeated, and its answer is one array of byte strings; only
-that is understood here. Where the server answers with an error, the lookup is sent again over one of the pool.
+that is expected here. Where the server answers with an error, the lookup is sent again over one of the pool.
 
-The connection is redis-py's, so that it is opened, encrypted and introduced as the others are. What is its own affair
-and used here is ``_writer``, whose asyncio transport is taken over.
+The connection is redis-py's, so that it is opened, encrypted and introduced as the others are, and packs the commands;
+hiredis reads the answers. What is redis-py's own affair and used here is ``_writer``, whose asyncio transport is taken
+over. Without that attribute, or without hiredis, lookups go by the pool.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+try:
+    import hiredis
+
+    HAS_HIREDIS = True
+except ImportError:
+    HAS_HIREDIS = False
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import TimeoutError as TimedOut
 
@@ -40,7 +47,7 @@ class Lane(asyncio.Protocol):
         self._timeout = timeout
         self._asked: deque[tuple[asyncio.Future[Values | None], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._buffer = bytearray()
+        self._reader = hiredis.Reader()
         self._transport = transport
         self._before = self._transport.get_protocol()
         self._transport.set_protocol(self)
@@ -62,7 +69,7 @@ class Lane(asyncio.Protocol):
         self._asked.append((answered, ends_at))
         if self._timer is None:
             self._timer = self._loop.call_at(ends_at, self._look_at_time)
-        self._transport.write(pack(command))
+        self._transport.write(b"".join(self.connection.pack_command(*command)))
         return await answered
 
     async def close(self) -> None:
@@ -71,22 +78,20 @@ class Lane(asyncio.Protocol):
         await self.connection.disconnect(nowait=True)
 
     def data_received(self, data: bytes) -> None:
-        buffer = self._buffer
-        buffer += data
-        start = 0
-        while self._asked:
+        self._reader.feed(data)
+        while True:
             try:
-                end, answer = parse(buffer, start)
-            except ValueError:
+                answer = self._reader.gets()
+            except hiredis.ProtocolError:
                 return self._give_up("said what no server says")
-            if not end:
+            if answer is False:  # not all of it is there
                 break
-            start = end
+            if not self._asked or not isinstance(answer, (list, hiredis.ReplyError)):
+                return self._give_up("said what nobody asked")
             answered, _ = self._asked.popleft()
             if not answered.done():
-                answered.set_result(answer)
-        del buffer[:start]
-        if not self._asked and (buffer or not self.is_open):
+                answered.set_result(answer if isinstance(answer, list) else None)
+        if not self._asked and (not self.is_open or self._reader.has_data()):
             self._give_up("nobody waits for what it says")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -118,45 +123,7 @@ class Lane(asyncio.Protocol):
 
 
 def transport_of(connection: Any) -> Any:
-    """Return the asyncio transport of an open connection of redis-py, ``None`` if it is not where it is looked for."""
+    """Return the asyncio transport of an open connection of redis-py; ``None`` if a lane cannot be made of it."""
+    if not HAS_HIREDIS:
+        return None
     return getattr(getattr(connection, "_writer", None), "transport", None)
-
-
-def pack(command: Sequence[str | bytes]) -> bytes:
-    """Return the bytes of a command."""
-    parts = [b"*%d\r\n" % len(command)]
-    for given in command:
-        part = given.encode() if isinstance(given, str) else given
-        parts.append(b"$%d\r\n%b\r\n" % (len(part), part))
-    return b"".join(parts)
-
-
-def parse(buffer: bytes | bytearray, start: int) -> tuple[int, Values | None]:
-    """Return where an answer ends, 0 while it is not all there, and its array, ``None`` if it is an error.
-
-    Raises ValueError.
-    """
-    end = buffer.find(b"\r\n", start)
-    if end < 0:
-        return 0, None
-    if buffer[start] != ord("*"):
-        if buffer[start] != ord("-"):
-            raise ValueError("neither an array nor an error")
-        return end + 2, None
-    values: Values = []
-    at = end + 2
-    for _ in range(int(buffer[start + 1 : end])):
-        end = buffer.find(b"\r\n", at)
-        if end < 0:
-            return 0, None
-        size = int(buffer[at + 1 : end])
-        at = end + 2
-        if size < 0:
-            values.append(None)
-            continue
-        end = at + size
-        if len(buffer) < end + 2:
-            return 0, None
-        values.append(bytes(buffer[at:end]))
-        at = end + 2
-    return at, values

@@ -23,6 +23,11 @@ pytestmark = pytest.mark.integration
 Tail = Callable[..., "subprocess.Popen[str]"]
 
 
+def _hear_of_ctrl_c() -> None:
+    """A shell's background job, as tests may be, ignores SIGINT, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def tail(prefix: str) -> Iterator[Tail]:
     """Start ``sqlacache tail`` in a process of its own, and return when it listens."""
@@ -34,6 +39,7 @@ def tail(prefix: str) -> Iterator[Tail]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_hear_of_ctrl_c,
             env={**os.environ, "SQLACACHE_BACKEND": url, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         started.append(process)

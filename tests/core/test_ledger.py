@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlacache.tags import EVERYTHING
 from sqlacache.write.dml import Change, RowChange
-from sqlacache.write.ledger import Ledger, existing_ledger, ledger_of
+from sqlacache.write.ledger import Inserted, Ledger, existing_ledger, ledger_of
 
 KEYS = {"users": ("id",)}
 
@@ -110,12 +110,16 @@ def insert(*rows: dict[str, str], unkeyed: int) -> Change:
     )
 
 
+def known(row: dict[str, str]) -> Inserted:
+    """A row as it is noted once its key is known."""
+    return Inserted("users", "insert", None, (RowChange(None, row),), "row_insert", "INSERT users")
+
+
 def test_rows_whose_keys_become_known_stand_for_those_without() -> None:
     ledger = Ledger()
     ledger.add([insert({"name": "a"}, {"name": "b"}, unkeyed=2)])
-    assert ledger.unkeyed == {"users"}
-    ledger.inserted("users", {"id": "1", "name": "a"})
-    ledger.inserted("users", {"id": "2", "name": "b"})
+    assert ledger.unkeyed == {"users": 2}
+    ledger.changes += [known({"id": "1", "name": "a"}), known({"id": "2", "name": "b"})]
     rows = [row.new for change in ledger.resolved(KEYS) for row in change.rows or ()]
     assert rows == [{"id": "1", "name": "a"}, {"id": "2", "name": "b"}]
 
@@ -123,16 +127,25 @@ def test_rows_whose_keys_become_known_stand_for_those_without() -> None:
 def test_rows_without_keys_stay_when_too_few_became_known() -> None:
     ledger = Ledger()
     ledger.add([insert({"name": "a"}, {"name": "b"}, unkeyed=2)])
-    ledger.inserted("users", {"id": "1", "name": "a"})
+    ledger.changes.append(known({"id": "1", "name": "a"}))
     rows = [row.new for change in ledger.resolved(KEYS) for row in change.rows or ()]
     assert {"name": "b"} in rows
     assert {"id": "1", "name": "a"} in rows
 
 
+def test_a_change_completed_with_its_keys_needs_no_second_note() -> None:
+    ledger = Ledger()
+    ledger.add([insert({"name": "a"}, {"name": "b"}, unkeyed=2)])
+    completed = (RowChange(None, {"id": "1", "name": "a"}), RowChange(None, {"id": "2", "name": "b"}))
+    assert ledger.complete(ledger.changes[0], completed)
+    assert ledger.unkeyed == {}
+    assert [change.rows for change in ledger.resolved(KEYS)] == [completed]
+
+
 def test_a_row_noted_afterwards_counts_once_where_its_key_was_known() -> None:
     ledger = Ledger()
     ledger.add([insert({"id": "1"}, unkeyed=0)])
-    ledger.inserted("users", {"id": "1"})
+    ledger.changes.append(known({"id": "1"}))
     assert len(ledger.resolved(KEYS)) == 1
 
 

@@ -40,7 +40,7 @@ def run(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "examples" / "readme"))
     monkeypatch.delenv("SQLACACHE_MODE", raising=False)
     monkeypatch.delenv("SQLACACHE_BACKEND", raising=False)
-    monkeypatch.setattr("atexit.register", lambda function: function)
+    monkeypatch.setattr("atexit.register", lambda function, *arguments: function)
     from app import models
 
     engine = create_engine("sqlite:///app.sqlite")

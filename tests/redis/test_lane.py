@@ -85,10 +85,18 @@ async def test_it_is_none_of_the_connections_that_were_allowed(
     assert (await transport.call(b"PING")).value == b"PONG"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sqlacache.store.wire_async.transport_of", lambda connection: None),
+        ("sqlacache.store.lane.HAS_HIREDIS", False),
+    ],
+    ids=["another redis-py", "no hiredis"],
+)
 async def test_without_one_lookups_go_by_the_pool(
-    numbered: RedisServer, open_transport: Open, monkeypatch: pytest.MonkeyPatch
+    name: str, value: Any, numbered: RedisServer, open_transport: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqlacache.store.wire_async.transport_of", lambda connection: None)
+    monkeypatch.setattr(name, value)
     transport = open_transport(numbered.url, timeout=30)
     await ask_all(transport)
     assert await transport._pool().lane(5) is None
@@ -217,12 +225,19 @@ async def test_it_is_left_also_if_nobody_waited_long_enough_to_find_out(
     assert await asks(transport, 1) == b"1"
 
 
-async def test_what_is_not_understood_ends_it(numbered: RedisServer, open_transport: Open) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [b"HTTP/1.1 400 Bad Request\r\n", b"+OK\r\n", b"$1\r\na\r\n", b"*x\r\n", b"*1\r\n$x\r\n"],
+    ids=["another protocol", "a status", "a string", "no length", "no size"],
+)
+async def test_what_is_not_understood_ends_it(
+    said: bytes, numbered: RedisServer, open_transport: Open
+) -> None:
     transport = open_transport(numbered.url)
     await asks(transport, 0)
     lane = await transport._pool().lane(1)
     asking = asyncio.create_task(asks(transport, 1))
     await asyncio.sleep(0)
-    lane.data_received(b"HTTP/1.1 400 Bad Request\r\n")
+    lane.data_received(said)
     assert await asking == b"1", "asked again by another connection"
     assert not lane.is_open

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
@@ -29,6 +30,9 @@ from sqlalchemy.ext.asyncio import result as result_module
 from sqlalchemy.ext.asyncio import session as session_module
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import QueuePool
+
+ORDINARY = os.environ.get("SQLACACHE_TEST_FRONT") == "sync"
+"""Whether what belongs to no engine that is known is called in a thread."""
 
 _spawn_greenlet = engine_module.greenlet_spawn
 _ensure_result = engine_module._ensure_sync_result
@@ -105,5 +109,6 @@ def _context_of(result: Any) -> Any:
 
 def _awaits(owner: Any) -> bool:
     if isinstance(owner, Session):
-        owner = owner.bind  # one that routes by itself has none: it is ordinary
-    return bool(getattr(getattr(owner, "dialect", None), "is_async", False))
+        owner = owner.bind  # one that routes by itself has none
+    dialect = getattr(owner, "dialect", None)
+    return not ORDINARY if dialect is None else bool(dialect.is_async)
