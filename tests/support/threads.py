@@ -103,7 +103,8 @@ def _owner(function: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def _context_of(result: Any) -> Any:
-    result = getattr(result, "_real_result", result)
+    real = getattr(result, "_real_result", None)
+    result = real if real is not None else result
     return getattr(getattr(result, "raw", result), "context", None)
 
 
