@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,17 +17,8 @@ from sqlalchemy.orm import Session
 from sqlacache import Decision, Observer, SyncCacheManager, configure_sync
 from sqlacache.cli import main
 from tests.support.models import Base, Order, Stock, Team, User
-from tests.support.postgres import Unavailable
+from tests.support.programs import started
 from tests.support.redis_server import RedisServer, redis_server
-
-
-def started(stack: ExitStack, server: AbstractContextManager[Any]) -> Any:
-    try:
-        return stack.enter_context(server)
-    except Unavailable as why:
-        if os.environ.get("SQLACACHE_REQUIRE_SERVERS") == "1":
-            pytest.fail(f"SQLACACHE_REQUIRE_SERVERS=1, but: {why}", pytrace=False)
-        pytest.skip(str(why))
 
 
 @pytest.fixture(scope="session")

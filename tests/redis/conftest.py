@@ -9,28 +9,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 
+from tests.support.programs import started
 from tests.support.proxy import Proxy
 from tests.support.redis_cluster import RedisCluster, redis_cluster
 from tests.support.redis_sentinel import RedisSentinel, redis_sentinel
-from tests.support.redis_server import Binary, RedisServer, Unavailable, binaries
+from tests.support.redis_server import Binary, RedisServer, binaries
 from tests.support.redis_server import redis_server as run_server
 from tests.support.workers import Worker, workers
-
-
-def _started(stack: ExitStack, server: AbstractContextManager[Any]) -> Any:
-    try:
-        return stack.enter_context(server)
-    except Unavailable as why:
-        if os.environ.get("SQLACACHE_REQUIRE_SERVERS") == "1":
-            pytest.fail(f"SQLACACHE_REQUIRE_SERVERS=1, but: {why}", pytrace=False)
-        pytest.skip(str(why))
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +30,7 @@ def redis_url() -> Iterator[str]:
     """URL of a Redis that all tests share, perhaps with others: use keys under ``prefix``, and never FLUSHALL."""
     given = os.environ.get("SQLACACHE_TEST_REDIS_URL")
     with ExitStack() as stack:
-        yield given or _started(stack, run_server()).url
+        yield given or started(stack, run_server()).url
 
 
 @pytest.fixture
@@ -58,7 +50,7 @@ def every_binary(request: pytest.FixtureRequest) -> Binary | None:
 def make_redis() -> Iterator[Callable[..., RedisServer]]:
     """Start a server with ``make_redis(binary=None, **options)``, see :mod:`tests.support.redis_server`."""
     with ExitStack() as stack:
-        yield lambda binary=None, **options: _started(stack, run_server(binary, **options))
+        yield lambda binary=None, **options: started(stack, run_server(binary, **options))
 
 
 @pytest.fixture
@@ -71,21 +63,21 @@ def redis_server(make_redis: Callable[..., RedisServer]) -> RedisServer:
 def shared_cluster() -> Iterator[RedisCluster]:
     """A cluster of three masters that all tests share: use keys under ``prefix``, and break nothing."""
     with ExitStack() as stack:
-        yield _started(stack, redis_cluster())
+        yield started(stack, redis_cluster())
 
 
 @pytest.fixture
 def make_cluster() -> Iterator[Callable[..., RedisCluster]]:
     """Start a cluster with ``make_cluster(nodes=3, replicas=0, proxied=False, binary=None, **options)``."""
     with ExitStack() as stack:
-        yield lambda *args, **options: _started(stack, redis_cluster(*args, **options))
+        yield lambda *args, **options: started(stack, redis_cluster(*args, **options))
 
 
 @pytest.fixture
 def make_sentinel() -> Iterator[Callable[..., RedisSentinel]]:
     """Start a watched master with ``make_sentinel(replicas=1, sentinels=1, down_after=500, **options)``."""
     with ExitStack() as stack:
-        yield lambda *args, **options: _started(stack, redis_sentinel(*args, **options))
+        yield lambda *args, **options: started(stack, redis_sentinel(*args, **options))
 
 
 @pytest.fixture

@@ -5,21 +5,15 @@ Each test is a program of its own, as no loop of pytest's may be around.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from tests.support.databases import SQLiteDatabases
-from tests.support.redis_server import Unavailable, binaries
+from tests.support.programs import run_with_redis
 
 pytestmark = pytest.mark.integration
-
-ROOT = Path(__file__).resolve().parents[2]
 
 BEGINNING = """
 import asyncio, os, sys, threading, time
@@ -75,20 +69,7 @@ async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
 
 
 def run(program: str, *arguments: str) -> None:
-    if not binaries():
-        if os.environ.get("SQLACACHE_REQUIRE_SERVERS") == "1":
-            pytest.fail(f"SQLACACHE_REQUIRE_SERVERS=1, but: {Unavailable('no redis-server here')}")
-        pytest.skip("no redis-server here")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "telemetry")])}
-    done = subprocess.run(
-        [sys.executable, "-c", BEGINNING + program, *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_with_redis(BEGINNING + program, *arguments, timeout=60)
 
 
 def test_workers_forked_after_configure_each_open_their_own_connections(file: str) -> None:
