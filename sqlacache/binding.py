@@ -91,7 +91,7 @@ class Binding:
         self._writing: frozenset[str] = frozenset()
         self.consequences = Consequences(Catalog(), {}, {}, lambda name: ())
         self.dirty: weakref.WeakSet[Ledger] = weakref.WeakSet()
-        """Ledgers that hold something uncommitted."""
+        """Ledgers that hold something uncommitted, where sessions share a connection."""
         self.store = manager.backend.open(
             database,
             max_bytes=self.settings.backend.max_bytes,
@@ -224,7 +224,9 @@ class Binding:
         if before is not None:
             before.settle()
 
-    def executed(self, connection: Any, cursor: Any, statement: str, context: Any) -> None:
+    def executed(
+        self, connection: Any, ledger: Ledger | None, cursor: Any, statement: str, context: Any
+    ) -> None:
         """Take the rows of a miss that was just loaded, and look at what a statement left behind.
 
         ::
@@ -239,9 +241,14 @@ class Binding:
         if isinstance(capture, Capture):
             capture.clean = not (self.dirty_tables(connection) or self.has_session_state(connection))
             capture.take(context, cursor, statement)
-        self.writes.after_statement(connection, cursor, statement, context)
+        self.writes.after_statement(connection, ledger, cursor, statement, context)
 
     # -- what both ways ask --------------------------------------------------------------------------------------------
+
+    @property
+    def shares_connection(self) -> bool:
+        """Whether sessions of this engine are on one DBAPI connection at the same time."""
+        return isinstance(self.engine.pool, (StaticPool, SingletonThreadPool))
 
     def dirty_tables(self, connection: Any) -> set[str]:
         """Return the tables with uncommitted writes that a read on ``connection`` would see.
@@ -249,7 +256,7 @@ class Binding:
         Sessions of a pool with a single DBAPI connection share it, and see each other's uncommitted rows; then every
         uncommitted write counts, also for a session that holds no connection yet.
         """
-        if isinstance(self.engine.pool, (StaticPool, SingletonThreadPool)):
+        if self.shares_connection:
             return {table for ledger in self._dirty_ledgers() for table in ledger.tables()}
         if connection is None:
             return set()

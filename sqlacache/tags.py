@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 from urllib.parse import quote
 
@@ -67,6 +68,12 @@ class Shape:
     def meets(self, columns: frozenset[str] | None) -> bool:
         """Tell whether a write of ``columns`` (``None``: the whole row) can change what this shape reads."""
         return columns is None or self.footprint is None or not self.footprint.isdisjoint(columns)
+
+
+@lru_cache(maxsize=1024)
+def whole_row(table: str, key: tuple[str, ...]) -> Shape:
+    """Return the shape of whole rows of ``table`` by primary key, which every write of the table asks for."""
+    return Shape(table, key, None, keyed=True)
 
 
 def is_key(name: str) -> bool:
@@ -177,7 +184,7 @@ def _add(
         return
     entry.rows += len(change.rows)
     if key:
-        whole = Shape(change.table, key, None, keyed=True)
+        whole = whole_row(change.table, key)
         for row in change.rows:
             _add_row(entry, whole, row, remember=True)
     for shape in shapes:
@@ -201,13 +208,13 @@ def _add_any(entry: TableTouch, change: ChangeLike, shapes: Iterable[Shape], key
     for shape in shapes:
         if not shape.meets(change.columns):
             continue
-        row = _Row(change.where, change.after if change.after is not None else change.where)
         if shape.columns and change.where is not None:
-            _add_row(entry, shape, row)
+            after = change.after if change.after is not None else change.where
+            _add_row(entry, shape, _Row(change.where, after))
         else:
             entry.stamps[shape.name] = None
     if key:
-        entry.stamps[Shape(change.table, key, None, keyed=True).name] = None
+        entry.stamps[whole_row(change.table, key).name] = None
 
 
 @dataclass(frozen=True)

@@ -287,13 +287,31 @@ class MemoryStore:
         with self._lock:
             self._release(token, touched)
 
+    def begin_unread(self, token: str, tables: Iterable[str]) -> bool:
+        with self._lock:
+            if not self._revisions.keys().isdisjoint(tables):
+                return False
+            until = time.monotonic() + self.lease
+            for table in tables:
+                self._writers.setdefault(table, {})[token] = until
+            return True
+
+    def end_unread(self, token: str, tables: Iterable[str]) -> bool:
+        with self._lock:
+            for table in tables:
+                self._come_back(token, table)
+            return self._revisions.keys().isdisjoint(tables)
+
+    def _come_back(self, token: str, table: str) -> None:
+        writers = self._writers.get(table)
+        if writers is not None:
+            writers.pop(token, None)
+            if not writers:
+                del self._writers[table]
+
     def _release(self, token: str, touched: Mapping[str, TableTouch]) -> None:
         for table, what in touched.items():
-            writers = self._writers.get(table)
-            if writers is not None:
-                writers.pop(token, None)
-                if not writers:
-                    del self._writers[table]
+            self._come_back(token, table)
             for name in what.names():
                 stamp = self._stamps.get(name)
                 if stamp is not None:

@@ -100,6 +100,18 @@ class Store(Protocol):
         """Take back phase one's marks, after a rollback; what it replaced stays replaced."""
         ...
 
+    def begin_unread(self, token: str, tables: Iterable[str]) -> bool:
+        """Let the writer ``token`` be under way on ``tables``, if no shape of them was ever registered here.
+
+        ``False``, having done nothing, where one was, or where a store cannot tell without a round trip: then the
+        writer goes through both phases.
+        """
+        ...
+
+    def end_unread(self, token: str, tables: Iterable[str]) -> bool:
+        """End what :meth:`begin_unread` began; ``False`` if a shape has come meanwhile (the lease had ended)."""
+        ...
+
     def delete_everything(self) -> int:
         """Remove every entry; return how many there were. Stamps stay (they are replaced by an invalidation)."""
         ...

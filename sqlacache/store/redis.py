@@ -328,6 +328,12 @@ class RedisStore:
     def shapes(self, tables: Iterable[str]) -> Mapping[str, tuple[bytes, tuple[Shape, ...]]]:
         return self._commits.shapes(tables)
 
+    def begin_unread(self, token: str, tables: Iterable[str]) -> bool:
+        return False
+
+    def end_unread(self, token: str, tables: Iterable[str]) -> bool:
+        return False
+
     def mark(
         self,
         token: str,

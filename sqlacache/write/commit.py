@@ -105,7 +105,7 @@ class DialectHooks:
         ledger = existing_ledger(connection)
         if ledger is not None and ledger.inserting is not None:
             self._path.complete_insert(ledger, context)
-        self._path.before_statement(connection, statement, context)
+        self._path.before_statement(connection, ledger, statement, context)
 
     def _run(self, context: Any, cursor: Any, statement: str, execute: Callable[[], None]) -> None:
         connection = context.root_connection
@@ -115,7 +115,7 @@ class DialectHooks:
         else:
             self._path.run_statement(ledger, context, execute)
         if ledger or self._on_sqlite or MARKER in context.execution_options:
-            self._binding.executed(connection, cursor, statement, context)
+            self._binding.executed(connection, ledger, cursor, statement, context)
             if ledger is not None and ledger.keyless is not None and ledger.last_context is context:
                 ledger.inserting = context
 
@@ -162,8 +162,12 @@ class DialectHooks:
 
     def _rollback(self, original: Any) -> Any:
         def do_rollback(pooled: Any) -> None:
-            self._forget_insert(pooled)
-            self._path.roll_back(pooled, lambda: original(pooled))
+            ledger = existing_ledger(pooled)
+            if ledger is not None:
+                ledger.inserting = None
+            original(pooled)
+            if ledger is not None:
+                self._path.forget(ledger)
 
         return do_rollback
 
@@ -212,7 +216,8 @@ class DialectHooks:
         ) -> None:
             self._forget_insert(connection)
             run = partial(original, connection, xid, is_prepared=is_prepared, recover=recover)
-            self._path.roll_back(connection, partial(_unnoted, connection, run))
+            _unnoted(connection, run)
+            self._path.forget(ledger_of(connection))
 
         return do_rollback_twophase
 

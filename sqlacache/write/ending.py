@@ -112,7 +112,7 @@ def takes_effect_at_once(connection: Any, dialect: Any, statement: str) -> bool:
             return bool(ask())
     options = connection.get_execution_options()
     level = options.get("isolation_level") or getattr(dialect, "_on_connect_isolation_level", None)
-    if str(level).upper() == "AUTOCOMMIT":
+    if level is not None and str(level).upper() == "AUTOCOMMIT":
         return True
     if dialect.name == "sqlite":
         legacy = getattr(driver, "isolation_level", "") is not None

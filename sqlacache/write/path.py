@@ -25,7 +25,7 @@ from sqlalchemy.schema import Table
 from ..errors import TransportError
 from ..read.session import driver_connection, driver_in_transaction
 from ..tags import EVERYTHING, ChangeLike
-from .coarse import Coarse
+from .coarse import Coarse, Unread
 from .dml import Change, DmlPlan, RowChange, analyse, is_ready
 from .ending import COMMITTING, has_ended, may_commit, takes_effect_at_once
 from .ledger import Inserted, Ledger, Pending, existing_ledger, ledger_of
@@ -48,8 +48,8 @@ class WritePath:
 
     # -- statements ----------------------------------------------------------------------------------------------------
 
-    def before_statement(self, connection: Any, statement: str, context: Any) -> None:
-        """Note what a statement is about to write."""
+    def before_statement(self, connection: Any, ledger: Ledger | None, statement: str, context: Any) -> None:
+        """Note what a statement is about to write; ``ledger`` is the connection's, if it has one."""
         compiled = context.compiled
         if compiled is None or context.is_text or context.isddl:
             self._before_text(connection, statement, context)
@@ -57,7 +57,8 @@ class WritePath:
         plan = analyse(compiled, self.binding.canonical)
         if plan is None or not is_ready(context):
             return
-        ledger = ledger_of(connection)
+        if ledger is None:
+            ledger = ledger_of(connection)
         if ledger.last_context is context:
             return  # a further batch of the same INSERT
         ledger.begin(context)
@@ -135,7 +136,8 @@ class WritePath:
             return
         ledger.fresh, ledger.pending = len(ledger.changes), pending
         ledger.add(changes)
-        self.binding.dirty.add(ledger)
+        if self.binding.shares_connection:
+            self.binding.dirty.add(ledger)
 
     def run_statement(self, ledger: Ledger, context: Any, execute: Callable[[], None]) -> None:
         """Run a statement whose writes were noted: read old values first; on an autocommit connection, both phases
@@ -160,14 +162,15 @@ class WritePath:
         else:
             self._read_back.around(connection, ledger, fresh, pending, context, execute)
 
-    def after_statement(self, connection: Any, cursor: Any, statement: str, context: Any) -> None:
+    def after_statement(
+        self, connection: Any, ledger: Ledger | None, cursor: Any, statement: str, context: Any
+    ) -> None:
         """Look at what a statement left behind on its connection."""
-        ledger = existing_ledger(connection)
         on_sqlite = self.binding.engine.dialect.name == "sqlite"
         if on_sqlite and not ledger and cursor.description is not None and driver_in_transaction(connection):
             ledger_of(connection).read_first = True
         if ledger and context.is_text and classify(statement, self.binding.engine.dialect.name) == "rollback":
-            self._clear(ledger)
+            self.forget(ledger)
 
     def inserted(self, connection: Any, mapper: Any, target: Any) -> None:
         """Complete the rows of an ORM INSERT with keys that the database made, where its result did not tell them."""
@@ -261,7 +264,7 @@ class WritePath:
             commit.unmark()
         else:
             commit.settle()
-            self._clear(ledger)
+            self.forget(ledger)
 
     def commit(self, pooled: Any, execute: Callable[[], None]) -> None:
         """Carry out a COMMIT with both phases around it. ``pooled`` is what the pool handed out."""
@@ -273,7 +276,7 @@ class WritePath:
             )
         if not ledger.changes:
             execute()
-            self._clear(ledger)
+            self.forget(ledger)
             return
         self._around(ledger, pooled, execute)
 
@@ -307,27 +310,24 @@ class WritePath:
             ended = ended or has_ended(driver_connection(driver))
         finally:
             if ended:
-                self._clear(ledger)
+                self.forget(ledger)
 
     def _may_come_later(self, error: BaseException, driver: Any) -> bool:
         dialect: Any = self.binding.engine.dialect
         errors = (getattr(dialect, "loaded_dbapi", None) or dialect.dbapi).Error
         return not isinstance(error, errors) or bool(dialect.is_disconnect(error, driver, None))
 
-    def roll_back(self, pooled: Any, execute: Callable[[], None]) -> None:
-        """Carry out a ROLLBACK and forget what was written."""
-        execute()
-        ledger = existing_ledger(pooled)
-        if ledger is not None:
-            self._clear(ledger)
-
-    def _clear(self, ledger: Ledger) -> None:
+    def forget(self, ledger: Ledger) -> None:
         """Forget what the transaction wrote: it has ended."""
+        if ledger.changes and self.binding.shares_connection:
+            self.binding.dirty.discard(ledger)
         ledger.clear()
         ledger.epoch = self.binding.epoch
-        self.binding.dirty.discard(ledger)
 
-    def _begin(self, ledger: Ledger) -> Commit:
+    def _begin(self, ledger: Ledger) -> Commit | Unread:
+        unread = self._coarse.begin(self, ledger.changes)
+        if unread is not None:
+            return unread
         commit = Commit(self, ledger.resolved(self.binding.keys))
         commit.mark()
         return commit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import time
@@ -18,6 +19,18 @@ if TYPE_CHECKING:
 
 MAX_TAGS_TOLD = 20
 """Tags that an invalidation record and a stamp's cause carry at most."""
+
+
+_process: tuple[int, str] = (0, "")
+_numbers = itertools.count(1)
+
+
+def writer_token() -> str:
+    """Return a writer's token, which nobody else has, in no process on the same store."""
+    global _process
+    if _process[0] != os.getpid():
+        _process = (os.getpid(), secrets.token_hex(8))
+    return f"{_process[1]}-{next(_numbers):x}"
 
 
 class _Causes(Mapping[str, Cause]):
@@ -64,7 +77,7 @@ class Commit:
         self.path = path
         self.binding = path.binding
         self.changes = changes
-        self.token = secrets.token_hex(8)
+        self.token = writer_token()
         self.touched: dict[str, TableTouch] = {}
         self.causes: Mapping[str, Cause] = {}
         self.replaced: dict[str, int] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -46,6 +46,15 @@ async def reader(bind: Bind) -> AsyncIterator[Reader]:
     await made.hit(TEAMS)
 
 
+@pytest.fixture
+def unknowing(reader: Reader) -> Iterator[None]:
+    """The store cannot tell what was never read, as one that processes share."""
+    store = reader.cache.bindings[0].store
+    store.begin_unread = lambda token, tables: False
+    yield
+    del store.begin_unread
+
+
 async def rename(database: Database, name: str = "zed") -> None:
     async with database.transaction() as session:
         (await read_past_the_cache(session, User, 1)).name = name
@@ -78,14 +87,18 @@ async def only_change(reader: Reader, write: Any) -> TableChange:
 # -- what is noted -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("write", "cause"), [(rename, "row_update"), (add(new_user), "row_insert")], ids=["update", "insert"]
-)
-async def test_nothing_is_evicted_and_no_row_is_looked_at_where_nobody_reads(
-    write: Any, cause: str, reader: Reader
+@pytest.mark.parametrize("write", [rename, add(new_user)], ids=["update", "insert"])
+async def test_nothing_is_invalidated_where_nobody_reads(write: Any, reader: Reader) -> None:
+    with reader.watch() as seen:
+        await write(reader.database)
+    assert not seen.invalidations
+
+
+async def test_on_a_store_that_has_to_be_asked_no_row_is_looked_at_where_nobody_reads(
+    reader: Reader, unknowing: None
 ) -> None:
-    change = await only_change(reader, write)
-    assert (change.table, change.cause, change.rows, change.evicted) == ("users", cause, 0, 0)
+    change = await only_change(reader, rename)
+    assert (change.table, change.cause, change.rows, change.evicted) == ("users", "row_update", 0, 0)
     assert not change.bumped, "nothing was replaced"
 
 
@@ -108,7 +121,9 @@ async def test_the_tables_of_a_model_that_is_configured_are_written_row_by_row_f
 
 async def test_a_model_with_no_operations_is_none_that_is_configured(bind: Bind) -> None:
     reader = await bind(models={User: {"ops": ()}})
-    assert (await only_change(reader, rename)).rows == 0
+    with reader.watch() as seen:
+        await rename(reader.database)
+    assert not seen.invalidations
     await reader.warm(user_1, user_2)
     assert (await only_change(reader, lambda database: rename(database, "zoe"))).rows == 1
 
@@ -144,7 +159,9 @@ async def test_a_statement_that_follows_such_a_read_is_noted_row_by_row_and_the_
     await is_read_anew(reader, read, user_2)
 
 
-async def test_a_shape_that_comes_between_the_look_at_the_registry_and_the_mark(reader: Reader) -> None:
+async def test_a_shape_that_comes_between_the_look_at_the_registry_and_the_mark(
+    reader: Reader, unknowing: None
+) -> None:
     """
     1. A writer at COMMIT looks at the registry: there is nothing.
     2. A reader registers a shape and samples its stamps.
@@ -189,6 +206,25 @@ async def test_a_first_read_while_the_writer_is_at_commit_is_not_stored(
         gate.open()
         await writing
     await reader.warm(read)
+
+
+@READS
+async def test_a_first_read_while_a_writer_whose_lease_has_ended_is_at_commit_goes_with_it(
+    read: Any, reader: Reader
+) -> None:
+    """
+    1. A writer is under way on a table that nobody has read. Its COMMIT takes longer than the lease.
+    2. A reader registers a shape, reads what was before, and stores it.
+    3. COMMIT lands. The writer finds the shape: what was stored under it goes.
+    """
+    async with before_commit(reader.database) as gate:
+        writing = await gate.reached_by(rename(reader.database))
+        await reader.bypass(read, "writer_under_way")
+        reader.cache.bindings[0].store.end_leases()
+        await reader.warm(read)
+        gate.open()
+        await writing
+    await is_read_anew(reader, read)
 
 
 @READS
