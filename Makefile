@@ -23,6 +23,10 @@ SYNC_TESTS := tests/situations tests/exactness tests/issues tests/machine/test_m
 # Of `make test-drivers`: those that `make test` does not run the everyday situations on.
 DRIVERS := postgresql+psycopg mariadb+asyncmy
 SYNC_DRIVERS := postgresql+psycopg postgresql+psycopg2 mariadb+pymysql
+# Of `make explore`: --most STATES of a story, --no-redis, words of a story's name.
+EXPLORE :=
+# Of `make dashboards-test`: those that `make test` runs, too, and those that take a minute and a half.
+DASHBOARDS_TESTS := test_*.py phases.py
 # Handed to pytest by every target: make test PYTEST_ARGS="-k joins -x -n 0", of which -n 0 is: in one process.
 PYTEST_ARGS :=
 
@@ -43,6 +47,14 @@ make_venv = if ! $(1)/bin/python -c '' >/dev/null 2>&1; then \
 	  else "$$python" -m venv $(1) || { rm -rf $(1); \
 	    echo "make: $$python cannot make an environment; install its venv module (python3-venv) or uv" >&2; exit 1; }; \
 	  fi; fi
+
+# Prometheus comes with no wheel: installed from Debian's package where it is missing and that is possible.
+find_prometheus = if ! command -v prometheus >/dev/null || ! command -v promtool >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    export DEBIAN_FRONTEND=noninteractive; \
+	    apt-get -o Acquire::Retries=3 update -qq && \
+	    apt-get -o Acquire::Retries=3 install -y -qq --no-install-recommends prometheus redis-server; \
+	  else echo "make: install prometheus and promtool (on Debian and Ubuntu the package prometheus)" >&2; exit 1; fi; fi
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(find_python); $(find_uv); \
@@ -75,8 +87,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 .PRECIOUS: .venv-sa%/.installed
 
-.PHONY: help install demo serve test test-redis test-sync test-drivers integration lint format typecheck check bench \
-	test-matrix test-lowest transparency transparency-part constraints clean
+.PHONY: help install demo serve test test-redis test-sync test-drivers integration lint format typecheck check bench bench-telemetry \
+	explore fuzz test-matrix test-lowest transparency transparency-part dashboards dashboards-test constraints clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
@@ -131,6 +143,15 @@ check: lint typecheck test demo ## what CI runs
 bench: $(VENV)/.installed ## measure hits and misses against the same reads uncached
 	@$(BIN)/python -m benchmarks
 
+bench-telemetry: $(VENV)/.installed ## measure what telemetry adds to a hit
+	@$(BIN)/python -m benchmarks.overhead
+
+explore: $(VENV)/.installed ## run every order of readers and writers, in longer stories than `make test` has
+	@$(BIN)/python -m tests.explorer $(EXPLORE)
+
+fuzz: $(VENV)/.installed ## try spoilt bytes and odd configuration, 50 times as much as `make test` does
+	@SQLACACHE_FUZZ=50 $(BIN)/python -m pytest -p no:cacheprovider tests/fuzz --timeout=3600 $(WORKERS) $(PYTEST_ARGS)
+
 test-matrix: $(addprefix test-sqlalchemy-,$(MATRIX)) ## run the tests on SQLAlchemy 1.4, 2.0 and 2.1
 
 test-sqlalchemy-%: .venv-sa%/.installed
@@ -147,6 +168,13 @@ transparency-%: .venv-sa%/.installed
 
 transparency-part: $(VENV)/.installed ## a part of that, on the newest SQLAlchemy, as CI runs it
 	@$(BIN)/python -m tests.transparency.run --part
+
+dashboards: $(VENV)/.installed ## write the Grafana dashboard and the Prometheus rules
+	@PYTHONPATH=telemetry $(BIN)/python -m dashboards
+
+dashboards-test: $(VENV)/.installed ## run every query and rule of them on a Prometheus that scrapes the example
+	@$(find_prometheus)
+	@SQLACACHE_REQUIRE_SERVERS=1 $(BIN)/python -m pytest -p no:cacheprovider tests/dashboards -o python_files="$(DASHBOARDS_TESTS)" $(PYTEST_ARGS)
 
 constraints: $(VENV)/.installed ## compile constraints.txt anew from pyproject.toml
 	@$(find_uv); { \

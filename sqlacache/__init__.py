@@ -44,8 +44,10 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from . import testing
+from .background import InBackground
 from .configuring import configure, configure_sync
 from .decisions import (
+    CallSite,
     Cause,
     Decision,
     Drop,
@@ -58,7 +60,7 @@ from .decisions import (
     Verification,
 )
 from .errors import CacheError, ConfigError, SerializationError, TransportError
-from .explain import Explanation
+from .explanation import Explanation, KeyParts, StampState
 from .manager import CacheManager
 from .observers import Observer
 from .sync import SyncCacheManager
@@ -66,18 +68,22 @@ from .sync import SyncCacheManager
 __all__ = [
     "CacheError",
     "CacheManager",
+    "CallSite",
     "Cause",
     "ConfigError",
     "Decision",
     "Drop",
     "Eviction",
     "Explanation",
+    "InBackground",
     "Invalidation",
+    "KeyParts",
     "Load",
     "Observer",
     "Received",
     "SerializationError",
     "StampChange",
+    "StampState",
     "SyncCacheManager",
     "TableChange",
     "TransportError",

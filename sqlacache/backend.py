@@ -9,7 +9,7 @@ from datetime import timedelta
 from inspect import signature
 from ssl import CERT_NONE
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from .errors import ConfigError
 
@@ -17,6 +17,8 @@ Seconds = int | float | timedelta
 MEGABYTE = 1 << 20
 SCHEMES = ("mem", "redis", "rediss", "unix")
 LOCAL = (None, "validated", "pushed")
+LONGEST = 1_000_000_000
+"""Seconds of any duration, at most: some thirty years, beyond which servers do not count milliseconds."""
 BOUND = 1.0
 """Seconds that the pushed tier may be behind, unless said otherwise."""
 
@@ -60,12 +62,12 @@ _URL_KEYS = frozenset({"host", "port", "path", "db", "connection_class"})
 class Backend:
     """A checked backend."""
 
-    url: str
+    url: str = field(repr=False)
     max_bytes: int
     """Room for entries in this process: all of ``mem://``, the local tier with Redis."""
     timeout: float = 0.2
     """Seconds to wait for an answer of the server."""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Arguments of redis-py's connections."""
     cluster: bool = False
     nodes: tuple[tuple[str, int], ...] = ()
@@ -87,7 +89,7 @@ class Sentinel:
 
     service: str
     nodes: tuple[tuple[str, int], ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def check_backend(where: str, given: Any, local: Any) -> Backend:
@@ -106,7 +108,7 @@ def check_backend(where: str, given: Any, local: Any) -> Backend:
         raise ConfigError(
             f"{where}: takes 'mem://', 'redis://host:port/db', 'rediss://...' or 'unix://path', got {masked(url)!r}"
         )
-    if local not in LOCAL and local != "default":
+    if not (local is None or (isinstance(local, str) and local in (*LOCAL, "default"))):
         raise ConfigError(f"local: takes {' or '.join(map(repr, LOCAL))}, got {local!r}")
     known = _MEMORY_KEYS if scheme == "mem" else _REDIS_KEYS
     passed_on = {key for key in options if scheme != "mem" and str(key).startswith(_PASSED_ON)}
@@ -127,7 +129,11 @@ def _redis(where: str, url: str, options: dict[str, Any], local: str | None) -> 
         raise ConfigError(
             f"{where}: {masked(url)!r} needs the extra: pip install 'sqlacache[redis]' ({error})"
         ) from error
+    shown = masked(url)  # as a whole: an unescaped password may have a query's `?` in it
+    address, _, query = url.partition("?")
     try:
+        if "@" in query and "@" not in address:
+            raise ValueError("a password that was not escaped")
         url = _of_query(where, url, options)
         of_url = parse_url(url)
         understood = not urlsplit(url).fragment and (
@@ -139,7 +145,7 @@ def _redis(where: str, url: str, options: dict[str, Any], local: str | None) -> 
         understood = None
     if not understood:
         raise ConfigError(
-            f"{where}: {masked(url)!r} cannot be read; takes redis://user:password@host:port/db with what is special "
+            f"{where}: {shown!r} cannot be read; takes redis://user:password@host:port/db with what is special "
             "in a URL escaped, as urllib.parse.quote(password, safe='') does"
         )
     unknown = sorted(
@@ -149,9 +155,7 @@ def _redis(where: str, url: str, options: dict[str, Any], local: str | None) -> 
     )
     if unknown:
         takes = ", ".join((*_QUERY, "db", *_PASSED_ON))
-        raise ConfigError(
-            f"{where}: {unknown[0]!r} in the query of {masked(url)!r} is not known; takes {takes}"
-        )
+        raise ConfigError(f"{where}: {unknown[0]!r} in the query of {shown!r} is not known; takes {takes}")
     room = size(f"{where}['max_bytes']", options.pop("max_bytes", 64 * MEGABYTE))
     timeout = seconds(f"{where}['timeout']", options.pop("timeout", 0.2))
     if "max_connections" in options:
@@ -166,7 +170,7 @@ def _redis(where: str, url: str, options: dict[str, Any], local: str | None) -> 
     if nodes and not cluster:
         raise ConfigError(f"{where}['nodes']: they are those of a cluster; takes 'cluster': True with it")
     if not _are_nodes(nodes):
-        raise ConfigError(f"{where}['nodes']: takes [(host, port), ...], got {nodes!r}")
+        raise ConfigError(f"{where}['nodes']: takes [(host, port), ...], got {masked(repr(nodes))}")
     encrypted = urlsplit(url).scheme == "rediss"
     options.update(
         _of_tls(where, {**of_url, **options}, encrypted=encrypted, otherwise="a URL with rediss://")
@@ -198,7 +202,7 @@ def _of_query(where: str, url: str, options: dict[str, Any]) -> str:
                 options[key] = _QUERY[key](value)
             except (ValueError, KeyError) as error:
                 raise ConfigError(
-                    f"{where}: {key}={value!r} in the query of {masked(url)!r} cannot be read"
+                    f"{where}: {key}={masked(value)!r} in the query of {masked(url)!r} cannot be read"
                 ) from error
     address, _, _ = url.partition("?")
     return f"{address}?{urlencode(left)}" if left else address
@@ -207,10 +211,11 @@ def _of_query(where: str, url: str, options: dict[str, Any]) -> str:
 def _sentinel(where: str, given: Any) -> Sentinel:
     takes = "takes {'service': name, 'nodes': [(host, port), ...]}"
     if not isinstance(given, Mapping) or not {"service", "nodes"} <= set(given):
-        raise ConfigError(f"{where}: {takes}, got {given!r}")
-    nodes = given["nodes"]
-    if not _are_nodes(nodes) or not nodes or not isinstance(given["service"], str):
-        raise ConfigError(f"{where}: {takes}, got {nodes!r} for {given['service']!r}")
+        got = f"one of {', '.join(map(repr, given))}" if isinstance(given, Mapping) else type(given).__name__
+        raise ConfigError(f"{where}: {takes}, got {got}")
+    nodes, service = given["nodes"], given["service"]
+    if not _are_nodes(nodes) or not nodes or not isinstance(service, str):
+        raise ConfigError(f"{where}: {takes}, got {masked(repr(nodes))} for {masked(repr(service))}")
     options = {key: value for key, value in given.items() if key not in ("service", "nodes")}
     known = ("ssl", "ssl_", "username", "password")
     unknown = sorted(str(key) for key in options if not str(key).startswith(known))
@@ -271,17 +276,32 @@ def _of_tls(where: str, options: Mapping[str, Any], *, encrypted: bool, otherwis
     return {"ssl_check_hostname": True} if is_checked and "ssl_check_hostname" not in given else {}
 
 
+_SECRET = re.compile(r"pass|pwd|secret|token|credential|api_?key|access_?key|odbc_connect", re.I)
+"""Names of what a URL's query may say that is nobody's business."""
+
+
 def masked(url: str) -> str:
-    """Return ``url`` with its password masked, for messages; also one that was not escaped, and those of a query."""
-    url = re.sub(r"(://[^:/@?#]*:).*@", r"\1***@", url, flags=re.S)
-    return re.sub(r"([?&][^=&]*(?:pass|secret|token)[^=&]*=)[^&#]*", r"\1***", url, flags=re.I)
+    """Return ``url`` with its password masked, for messages; also one that was not escaped, and those of a query.
+
+    Rather more than less: a text that is none, or in which a URL is quoted, loses what may be a password.
+    """
+    begin = "://" if "://" in url else "^"
+    url = re.sub(rf"({begin}[^:@]*:).*@", r"\1***@", url, flags=re.S)
+    return re.sub(r"([?&;])([^=&;]*)=([^&#;\s'\"]*)", _masked_option, url)
+
+
+def _masked_option(found: re.Match[str]) -> str:
+    between, name, value = found.groups()
+    return f"{between}{name}={'***' if _SECRET.search(unquote(name)) else value}"
 
 
 def seconds(where: str, given: Any) -> float:
     """Check a duration. Raises :class:`ConfigError`."""
     value = given.total_seconds() if isinstance(given, timedelta) else given
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise ConfigError(f"{where}: takes seconds above 0 (int, float or timedelta), got {given!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= LONGEST:
+        raise ConfigError(
+            f"{where}: takes seconds above 0 and at most {LONGEST:,} (int, float or timedelta), got {given!r:.100}"
+        )
     return float(value)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import sys
 import threading
 import time
@@ -18,9 +17,11 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from sqlalchemy.schema import Table
 
 from .canonical import Canonical
+from .debugging import Debug
 from .decisions import Drop, Received
 from .evictions import evictions_elsewhere
 from .forks import renew
+from .logs import CATALOG_UNREADABLE, log
 from .read.path import ReadPath
 from .read.replay import MARKER, Capture
 from .read.statement import key_of, selects
@@ -38,8 +39,6 @@ from .write.rawsql import classify
 
 if TYPE_CHECKING:
     from .core import Core
-
-logger = logging.getLogger("sqlacache")
 
 _epochs = itertools.count(1)
 
@@ -99,6 +98,7 @@ class Binding:
             on_drop=self._dropped,
         )
         self.owed = Owed(self)
+        self.debug = Debug(self) if self.settings.debug else None
         self._shapes: dict[str, set[str]] = {}
         self.reads = ReadPath(self)
         self.writes = WritePath(self)
@@ -172,7 +172,14 @@ class Binding:
         tables = self.models.tables()
         catalog = read_catalog(connection, tables.values())
         for what in catalog.unreadable:
-            logger.warning("%s: the database's catalog could not be read: %s", self.database, what)
+            log(
+                CATALOG_UNREADABLE,
+                "%s: the database's catalog could not be read: %s",
+                self.database,
+                what,
+                database=self.database,
+                what=what,
+            )
         self.row_security = catalog.row_security
         self.views = catalog.views
         collations_known = not any(what.startswith("columns") for what in catalog.unreadable)
@@ -343,6 +350,7 @@ class Binding:
         timeout: float,
         load_seconds: float,
         under: Any = None,
+        trace: str | None = None,
     ) -> Entry:
         """Make an entry of captured rows. Raises :class:`~sqlacache.errors.SerializationError`."""
         data = self.settings.codec.encode_rows(description, rows)
@@ -360,6 +368,7 @@ class Binding:
             count=len(rows),
             under=under,
             encoded=data if self.store.keeps_bytes else None,
+            trace=trace,
         )
 
     def rows_of(self, entry: Entry) -> Sequence[tuple[Any, ...]]:

@@ -9,6 +9,9 @@ The text is readable and bounded, because it ends up in tags such as ``users:42`
 ``true``, ``2024-02-29``, ``null``. Strings are percent-escaped so that ``,`` ``=`` ``:`` ``?`` ``&`` ``*`` ``#`` and
 ``"`` never occur in them; ``null`` the string is ``%6Eull``, the empty string is ``""``, and a string whose text would
 exceed :data:`LONGEST` characters is cut and ends in ``#`` and a hash of the whole.
+
+Texts stay in the process that made them. The text of anything but an integer, a UUID or NULL is a :class:`Private` one:
+in names, which leave the process, a digest stands for it (:mod:`.digests`).
 """
 
 from __future__ import annotations
@@ -37,10 +40,17 @@ BINARY_STRING_DIALECTS = frozenset({"sqlite", "postgresql"})
 """Dialects whose strings, without an explicit collation, are equal exactly when their bytes are."""
 BINARY_COLLATIONS = frozenset({"C", "POSIX", "BINARY", "ucs_basic"})
 MYSQL = frozenset({"mysql", "mariadb"})
+_UUID_NAMES = ("uuid", "UUID")
 
 _STRING_NAMES = frozenset(
     {"string", "text", "unicode", "unicode_text", "VARCHAR", "NVARCHAR", "TEXT", "CLOB"}
 )  # by __visit_name__: CHAR and NCHAR are padded, CITEXT ignores case, all of them subclasses of String
+
+
+class Private(str):
+    """Canonical text of a value that is not to be shown, not even as a primary key."""
+
+    __slots__ = ()
 
 
 class Strings(NamedTuple):
@@ -170,16 +180,27 @@ def canonicaliser(
     if text is None:
         return None
     process = impl.bind_processor(dialect)
+    spelled = text if is_open(column, dialect) else _private(text)
 
     def canonical(value: Any) -> str:
         if process is not None:
             try:
                 value = process(value)
             except Exception as error:
-                raise NotCanonical(f"{column} does not take this value: {error!r}") from error
-        return NULL if value is None else text(value)
+                raise NotCanonical(f"{column} does not take this value: {type(error).__name__}") from error
+        return NULL if value is None else spelled(value)
 
     return canonical
+
+
+def is_open(column: Column[Any], dialect: Dialect) -> bool:
+    """Tell whether values of ``column`` may be shown where they are a primary key: integers and UUIDs."""
+    declared = declared_type(column.type, dialect)
+    return isinstance(declared, sqltypes.Integer) or getattr(declared, "__visit_name__", "") in _UUID_NAMES
+
+
+def _private(text: Canonicaliser) -> Canonicaliser:
+    return lambda value: Private(text(value))
 
 
 def declared_type(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any] | None:
@@ -212,7 +233,7 @@ def _text_of(declared: TypeEngine[Any], dialect: Dialect, binary_strings: bool) 
         return _boolean_text
     if isinstance(declared, sqltypes.Date):
         return _date_as_text if dialect.name == "sqlite" else _date_text
-    if declared.__visit_name__ in ("uuid", "UUID"):
+    if declared.__visit_name__ in _UUID_NAMES:
         native = dialect.name == "postgresql" and getattr(declared, "native_uuid", True)
         return _uuid_text if native else _uuid_as_text
     if isinstance(declared, sqltypes.String) and declared.__visit_name__ in _STRING_NAMES:
@@ -233,7 +254,7 @@ def _mysql_text(declared: TypeEngine[Any], strings: Strings | None) -> Canonical
         return _boolean_text
     if isinstance(declared, sqltypes.Date):
         return _date_text
-    if declared.__visit_name__ in ("uuid", "UUID"):
+    if declared.__visit_name__ in _UUID_NAMES:
         return _uuid_as_text
     if strings is None:
         return None

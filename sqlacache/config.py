@@ -11,20 +11,25 @@ import random
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
+from sqlalchemy import inspect
+from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm.exc import UnmappedColumnError
 from sqlalchemy.schema import Table
 
 from .backend import Backend, Seconds, check_backend, seconds, size
 from .decisions import MODES, OPS, Mode, Op
+from .digests import LEAST_KEY, Digests
 from .errors import ConfigError
 from .observers import Observer
 from .store.codec import Codec, get_codec
 
-_MODEL_KEYS = ("ops", "timeout", "jitter")
+_MODEL_KEYS = ("ops", "timeout", "exclude")
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ OFF = Policy(frozenset(), 0.0, off=True)
 class _Rule:
     ops: frozenset[Op]
     timeout: float
+    exclude: frozenset[str] = frozenset()
+    """Attributes or columns of which nothing is stored."""
 
 
 @dataclass
@@ -72,15 +79,27 @@ class Settings:
     """Decisions that are remembered."""
     verify: float
     """Fraction of hits that are compared with the database."""
+    expose_values: bool
+    """Values are shown in names as they are."""
+    digests: Digests = field(repr=False)
+    """What stands for values in names otherwise."""
+    debug: bool
+    """Whether decisions and causes are given call sites and parameters."""
     models: Mapping[Any, Any] = field(default_factory=dict)
     _rules: dict[type, _Rule | None] = field(default_factory=dict)
     _fallback: _Rule | None = None
     _mappers: Callable[[Table], Sequence[Mapper[Any]]] = field(default=lambda table: ())
 
     def resolve(
-        self, mappers: Callable[[Table], Sequence[Mapper[Any]]], is_mapped: Callable[[type], bool]
+        self,
+        mappers: Callable[[Table], Sequence[Mapper[Any]]],
+        is_mapped: Callable[[type], bool],
+        mapped: Callable[[], Iterable[Mapper[Any]]] = tuple,
     ) -> None:
-        """Import the models named by path and check that each is mapped. Raises :class:`ConfigError`."""
+        """Import the models named by path and check that each is mapped, and has the columns that are excluded.
+
+        ``mapped`` returns every mapper there is. Raises :class:`ConfigError`.
+        """
         self._mappers = mappers
         self._rules.clear()
         self._fallback = None
@@ -89,6 +108,8 @@ class Settings:
             rule = _rule(name, given, self.default_timeout)
             if name == "*":
                 self._fallback = rule
+                if rule is not None:
+                    check_excluded(f"models[{_called(name)}]", rule.exclude, mapped(), "mapped classes")
                 continue
             model = name if isinstance(name, type) else _import_model(name, final=True)
             assert model is not None  # final: an error was raised otherwise
@@ -103,6 +124,8 @@ class Settings:
                 )
             named[model] = name
             self._rules[model] = rule
+            if rule is not None:
+                check_excluded(f"models[{_called(name)}]", rule.exclude, _mappers_of(model), model.__name__)
 
     def policy(self, tables: Iterable[Table]) -> Policy:
         """Return the strictest policy of the models mapped to ``tables``."""
@@ -122,6 +145,21 @@ class Settings:
         ):  # tables without a class, such as a many-to-many's by itself: only execute() caches those
             return Policy(frozenset(), self.default_timeout)
         return Policy(ops, timeout)
+
+    def excluded(self, table: Table) -> frozenset[str]:
+        """Return the database names of the columns of ``table`` of which nothing may be stored.
+
+        What one class excludes is excluded for all that are mapped to the table, whatever else is said of them.
+        """
+        if not any(rule is not None and rule.exclude for rule in (*self._rules.values(), self._fallback)):
+            return frozenset()
+        found: set[str] = set()
+        for mapper in self._mappers(table):
+            rules = [self._rules.get(base) for base in mapper.class_.__mro__]
+            names = {name for rule in (*rules, self._fallback) if rule is not None for name in rule.exclude}
+            if names:
+                found.update(column.name for column in table.columns if names & names_of(mapper, column))
+        return frozenset(found)
 
     def _rule_of(self, model: type) -> tuple[bool, _Rule | None]:
         for base in model.__mro__:
@@ -168,6 +206,9 @@ def settings(
     observers: Iterable[Observer],
     history: int | None,
     verify: float,
+    debug: bool = False,
+    expose_values: bool = False,
+    digest_key: str | None = None,
 ) -> Settings:
     """Check ``configure()``'s arguments. Raises :class:`ConfigError`."""
     check_name("prefix", prefix)
@@ -188,12 +229,18 @@ def settings(
     checked_backend = check_backend(*_environment("SQLACACHE_BACKEND", "backend", backend), local)
     if max_bytes is not None:
         checked_backend = replace(checked_backend, max_bytes=size("max_bytes", max_bytes))
+    if not isinstance(observers, Iterable):
+        raise ConfigError(f"observers: takes instances of sqlacache.Observer, got {observers!r}")
     watching = tuple(observers)
     for observer in watching:
         if not isinstance(observer, Observer):
             raise ConfigError(f"observers: takes instances of sqlacache.Observer, got {observer!r}")
     if history is not None and history != 0:
         size("history", history, "decisions")
+    if not isinstance(debug, bool):
+        raise ConfigError(f"debug: takes True or False, got {debug!r}")
+    if not isinstance(expose_values, bool):
+        raise ConfigError(f"expose_values: takes True or False, got {expose_values!r}")
     given = {} if models is None else models
     if not isinstance(given, Mapping):
         raise ConfigError(f"models: takes a mapping of models to their settings, got {type(given).__name__}")
@@ -223,6 +270,13 @@ def settings(
         observers=watching,
         history=history or 0,
         verify=_fraction("verify", verify, whole=True),
+        debug=debug,
+        expose_values=expose_values,
+        digests=Digests(
+            prefix,
+            check_digest_key(*_environment("SQLACACHE_DIGEST_KEY", "digest_key", digest_key)),
+            exposed=expose_values,
+        ),
         models=dict(given),
     )
 
@@ -238,16 +292,15 @@ def _rule(name: Any, given: Any, default_timeout: float) -> _Rule | None:
     if given is None:
         return None
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{where}: takes a mapping of {', '.join(_MODEL_KEYS[:2])}, or None, got {given!r}")
-    unknown = sorted(str(key) for key in given if key not in _MODEL_KEYS[:2])
+        raise ConfigError(f"{where}: takes a mapping of {', '.join(_MODEL_KEYS)}, or None, got {given!r}")
+    unknown = sorted(str(key) for key in given if key not in _MODEL_KEYS)
     if unknown:
-        raise ConfigError(
-            f"{where}[{unknown[0]!r}]: not known; a model takes {' and '.join(_MODEL_KEYS[:2])}"
-        )
+        raise ConfigError(f"{where}[{unknown[0]!r}]: not known; a model takes {', '.join(_MODEL_KEYS)}")
+    exclude = frozenset(_names(f"{where}['exclude']", given.get("exclude", ())))
     timeout = seconds(f"{where}['timeout']", given["timeout"]) if "timeout" in given else default_timeout
     ops = given.get("ops", "all")
     if ops == "all":
-        return _Rule(frozenset(OPS), timeout)
+        return _Rule(frozenset(OPS), timeout, exclude)
     takes = f"takes 'all' or any of {', '.join(OPS)}"
     if isinstance(ops, str) or not isinstance(ops, Iterable):
         raise ConfigError(f"{where}['ops']: {takes}, got {ops!r}")
@@ -255,7 +308,7 @@ def _rule(name: Any, given: Any, default_timeout: float) -> _Rule | None:
     for op in chosen:
         if op not in OPS:
             raise ConfigError(f"{where}['ops']: {takes}, got {op!r} among them")
-    return _Rule(frozenset(chosen), timeout)
+    return _Rule(frozenset(chosen), timeout, exclude)
 
 
 def _import_model(path: str, *, final: bool) -> type | None:
@@ -276,6 +329,57 @@ def _import_model(path: str, *, final: bool) -> type | None:
     if not isinstance(model, type):
         raise ConfigError(f"models[{path!r}]: takes a mapped class, got {model!r}")
     return model
+
+
+def check_excluded(where: str, exclude: Collection[str], mappers: Iterable[Mapper[Any]], called: str) -> None:
+    """Check that each name is that of a column there, and of no primary key. Raises :class:`ConfigError`."""
+    known: set[str] = set()
+    keys: set[str] = set()
+    for mapper in mappers if exclude else ():
+        for table in mapper.tables:
+            for column in table.columns:
+                names = names_of(mapper, column)
+                known |= names
+                if column.primary_key:
+                    keys |= names
+    for name in sorted(exclude):
+        if name not in known:
+            has = ", ".join(sorted(known)[:50]) + (", ..." if len(known) > 50 else "")
+            raise ConfigError(f"{where}['exclude']: takes columns of {called} ({has}), got {name!r}")
+        if name in keys:
+            raise ConfigError(
+                f"{where}['exclude']: {name!r} is a part of the primary key, which every read of the class uses; "
+                "to cache nothing of it, give None for the class"
+            )
+
+
+def names_of(mapper: Mapper[Any], column: Any) -> set[str]:
+    """Return what a column is called: in the database, in its table, and as an attribute."""
+    names = {column.name, column.key}
+    with suppress(UnmappedColumnError):
+        names.add(mapper.get_property_by_column(column).key)
+    return names
+
+
+def _mappers_of(model: type) -> list[Mapper[Any]]:
+    """Return the mappers of a class and of those below it."""
+    found = []
+    for one in dict.fromkeys([model, *_all_subclasses(model)]):
+        with suppress(NoInspectionAvailable):
+            mapper: Any = inspect(one)
+            if isinstance(mapper, Mapper):
+                found.append(mapper)
+    return found
+
+
+def check_digest_key(where: str, given: Any) -> str | None:
+    """Check the key of digests. Raises :class:`ConfigError`, without the key."""
+    if given is None or (isinstance(given, str) and len(given) >= LEAST_KEY):
+        return given
+    got = f"{len(given)} characters" if isinstance(given, str) else type(given).__name__
+    raise ConfigError(
+        f"{where}: takes a secret text of {LEAST_KEY} characters or more, such as secrets.token_hex() makes, got {got}"
+    )
 
 
 def _called(name: Any) -> str:

@@ -44,6 +44,9 @@ def _configured(
     on_error: str = "bypass",
     history: int | None = None,
     verify: float = 0.0,
+    debug: bool = False,
+    expose_values: bool = False,
+    digest_key: str | None = None,
 ) -> Settings:
     checked = settings(
         backend=backend,
@@ -68,9 +71,12 @@ def _configured(
         observers=observers,
         history=history,
         verify=verify,
+        debug=debug,
+        expose_values=expose_values,
+        digest_key=digest_key,
     )
     checked.observers = (*_telemetry(telemetry, checked.mode), *checked.observers)
-    if history is None and checked.observers:  # somebody is told of every decision anyway
+    if history is None and (checked.observers or debug):  # somebody is told of every decision anyway
         checked.history = HISTORY
     return checked
 
@@ -91,9 +97,10 @@ Args:
         ``nodes`` (of the cluster, to begin with), ``sentinel``, ``username``, ``password``, ``bound`` (of the pushed
         tier) and what begins with ``ssl_``. The environment variable ``SQLACACHE_BACKEND`` overrides it.
     models: What is cached: mapped classes (or dotted paths to them, or ``"*"`` for every mapped class without an
-        entry of its own or of a base) to ``{"ops": ..., "timeout": ...}``, or to ``None`` for never. ``ops`` is
-        ``"all"`` or any of ``get``, ``fetch``, ``count``, ``exists``; with ``()`` only
-        :meth:`CacheManager.execute` caches.
+        entry of its own or of a base) to ``{"ops": ..., "timeout": ..., "exclude": ...}``, or to ``None`` for never.
+        ``ops`` is ``"all"`` or any of ``get``, ``fetch``, ``count``, ``exists``; with ``()`` only
+        :meth:`CacheManager.execute` caches. ``exclude`` names columns of which nothing is stored: a read that uses one
+        is left to the database.
     prefix: Under which everything is stored.
     default_timeout: Seconds that an entry lives where its model says nothing else.
     serializer: ``"sqlalchemy"``, the safe row codec; ``"pickle"`` for exotic types, if whoever can write to the
@@ -126,6 +133,16 @@ Args:
         none where neither telemetry nor an observer is told of decisions; 0 for none.
     verify: Fraction of hits that are loaded from the database all the same, and compared: 0.001 is one in a thousand.
         A difference that no write explains is logged as an error and counted as ``mismatch``.
+    debug: Add to decisions, to the causes of this process's writes, and to explanations of both, the line of the
+        application that asked (``file:line in function``), and the statement's parameters, of which values stay hidden
+        unless ``expose_values`` is set. It walks the stack at every read and every write: some 5 microseconds each.
+        Calls that are tasks of their own (``gather(session.get(...))``) have no line.
+    expose_values: Show values as they are in the names of stamps, and so in Redis, spans, logs and explanations.
+        Without it, a keyed digest stands for each but the integers and UUIDs of a primary key. All processes under a
+        prefix take the same.
+    digest_key: Key of those digests, a secret of 16 characters or more, the same in all processes under a prefix;
+        without one, it is derived from the prefix, which others may guess. The environment variable
+        ``SQLACACHE_DIGEST_KEY`` overrides it.
 
 Raises:
     ConfigError: Names the offending argument, what it got and what it takes.

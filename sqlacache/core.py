@@ -5,7 +5,6 @@ Methods that may do I/O are coroutines here, for the front (:mod:`.front.port`) 
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -31,15 +30,13 @@ from .forks import renew
 from .front.port import Front
 from .history import History
 from .listening import add_observer, listen
+from .logs import CALL_UNBOUND, MEMORY_UNSHARED, UNDELIVERED, log
 from .models import Models, is_mapped
 from .observers import Observer, Observers
 from .recovery import Recovery
 from .store.opening import set_up
-from .tags import EVERYTHING
 from .testing.recorder import Recorder, record
 from .write.dml import Change
-
-logger = logging.getLogger("sqlacache")
 
 OWED_WAIT = 5.0
 """Seconds that ``disconnect()`` waits for invalidations that are owed."""
@@ -80,10 +77,13 @@ class Core:
     def forked(self) -> None:
         self._lock = threading.Lock()
         if self.bindings and self.settings.backend.is_memory:
-            logger.warning(
+            log(
+                MEMORY_UNSHARED,
                 "%s: mem:// belongs to one process, and this one was forked from one that is bound: "
                 "they do not hear of each other's writes",
                 self.settings.name,
+                cache=self.settings.name,
+                why="fork",
             )
         if self.bindings and self.front.is_blocking:
             self.backend.forked()
@@ -123,7 +123,7 @@ class Core:
                         f"{masked(str(root.url))} another one with database=..."
                     )
             self.models.refresh()
-            self.settings.resolve(self.models.mappers, is_mapped)
+            self.settings.resolve(self.models.mappers, is_mapped, self.models.all)
             await self.cashews.init()
             await self._reach_backend()
             binding = Binding(self, root, name)
@@ -136,10 +136,13 @@ class Core:
         self.observers.owed(self.settings.name, sum(len(one.owed) for one in self.bindings))
         self.capacity.tell()
         if self.settings.backend.is_memory and is_one_of_several_workers():
-            logger.warning(
+            log(
+                MEMORY_UNSHARED,
                 "%s: mem:// belongs to this process alone, which looks like one of several workers: "
                 "they do not hear of each other's writes",
                 self.settings.name,
+                cache=self.settings.name,
+                why="workers",
             )
 
     async def _reach_backend(self) -> None:
@@ -151,9 +154,6 @@ class Core:
         except TransportError as error:
             if self.settings.on_error == "raise":
                 raise
-            logger.warning(
-                "%s: bound without its backend, which is being probed: %s", self.settings.name, error
-            )
             self.backend.breaker.open(error)
 
     @asynccontextmanager
@@ -178,13 +178,17 @@ class Core:
     async def _disconnect(self) -> None:
         async with self._alone():
             for what in await self.recovery.drain(OWED_WAIT):
-                logger.error("%s: not delivered: %s", self.settings.name, what)
+                self.undelivered(what)
             while self.bindings:
                 binding = self.bindings.pop()
                 events.discard(binding)
                 await self.front.call(binding.detach)
             await self.cashews.close()
         self.capacity.tell()
+
+    def undelivered(self, owed: str) -> None:
+        """Log what ``disconnect()`` could not deliver."""
+        log(UNDELIVERED, "%s: not delivered: %s", self.name, owed, cache=self.name, owed=owed)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -233,8 +237,13 @@ class Core:
     def check_bound(self, called: str) -> None:
         """Warn of a call that can reach nobody."""
         if not self.bindings:
-            logger.warning(
-                "%s: %s: the cache is bound to no engine, so that nothing was done", self.name, called
+            log(
+                CALL_UNBOUND,
+                "%s: %s: the cache is bound to no engine, so that nothing was done",
+                self.name,
+                called,
+                cache=self.name,
+                call=called,
             )
 
     async def _invalidate(self, model: type, pks: Iterable[Any] | None = None) -> int:
@@ -261,9 +270,7 @@ class Core:
     async def _invalidate_all(self) -> None:
         self.check_bound("invalidate_all")
         for binding in self.unique_stores():
-            await self.front.call(
-                binding.writes.replace, [Change(EVERYTHING, "update", None, None, "flush", "invalidate_all")]
-            )
+            await self.front.call(binding.writes.replace, [Change.of_everything("invalidate_all", "flush")])
             binding.store.delete_everything()
         self.capacity.tell()
 

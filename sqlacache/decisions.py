@@ -8,6 +8,7 @@ plain strings (``typing.Literal``), so that they are usable as metric labels wit
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -80,6 +81,21 @@ FLEET_MODES: tuple[Mode, ...] = ("on", "write_only", "off")
 VERIFICATION_OUTCOMES: tuple[VerificationOutcome, ...] = get_args(VerificationOutcome)
 
 
+class CallSite(NamedTuple):
+    """A line of the application, as ``debug=True`` has it."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} in {self.function}"
+
+
+Parameters = Mapping[str, str]
+"""Of a statement, as ``debug=True`` has them: bind names to values, or to their types where values stay hidden."""
+
+
 @dataclass(frozen=True)
 class Cause:
     """The write that replaced a stamp: what a miss names when it is asked why."""
@@ -98,6 +114,10 @@ class Cause:
     host: str = ""
     traceparent: str | None = None
     """W3C ``traceparent`` of the span that committed the write, when there was one."""
+    site: CallSite | None = field(default=None, compare=False)
+    """With ``debug=True``, and in the process that wrote: where the statement was executed or flushed."""
+    parameters: Parameters | None = field(default=None, compare=False)
+    """With ``debug=True``, and in the process that wrote: the statement's, of its first row."""
 
 
 class StampChange(NamedTuple):
@@ -143,6 +163,12 @@ class Decision(NamedTuple):
     lookup_seconds: float
     load_seconds: float | None
     """How long the database took: of this miss's load or, for a hit, of the load that filled the entry."""
+    sql: str | None = None
+    """The statement as SQLAlchemy rendered it, with placeholders for its values; ``None`` when it was not analysed."""
+    site: CallSite | None = None
+    """With ``debug=True``: where the statement was executed."""
+    parameters: Parameters | None = None
+    """With ``debug=True``: the statement's."""
 
     @property
     def table(self) -> str:
@@ -173,6 +199,10 @@ class TableChange:
     """Existing stamps replaced: the unit of an eviction."""
     bumped: bool
     """The change replaced the table's stamp or all of a shape: a table version bump."""
+    site: CallSite | None = None
+    """With ``debug=True``: where the statement was executed or flushed."""
+    parameters: Parameters | None = None
+    """With ``debug=True``: the statement's, of its first row."""
 
 
 @dataclass(frozen=True)
@@ -282,5 +312,10 @@ class Load:
     changed: tuple[StampChange, ...]
     cause: Cause | None
     at: float
+    sql: str | None = None
+    """The statement as SQLAlchemy rendered it, with placeholders for its values."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Free for observers to leave things in between ``load_started`` and ``decided``."""
+    """Free for observers to leave things in between ``load_started`` and ``decided``.
+
+    What an observer leaves as ``traceparent``, the W3C form of the span that it made of the load, is stored with the
+    entry, so that an explanation can name the trace that the entry came from."""

@@ -67,6 +67,8 @@ def evictions_here(invalidation: Invalidation) -> tuple[Eviction, ...]:
                 invalidation.pid,
                 invalidation.host,
                 invalidation.traceparent,
+                change.site,
+                change.parameters,
             ),
             change.tags,
             change.scope,

@@ -1,138 +1,40 @@
 """Why: what the cache would do with a read, without doing it.
 
 An explanation runs the first steps of the way of a read (what is it, may it be cached, what does the store have) and
-stops before anything is loaded, flushed, stored or counted.
+stops before anything is loaded, flushed, stored or counted. :mod:`.explanation` has the words for what it finds.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session, object_mapper
 from sqlalchemy.sql.expression import TextClause
 
-from .decisions import OPS, BypassReason, Cause, DecisionKind, MissReason, Op, StampChange
-from .errors import CacheError
+from .backend import masked
+from .decisions import OPS, BypassReason, Cause, Decision
+from .errors import CacheError, TransportError
 from .events import binding_of
+from .explanation import Explanation, KeyParts, StampState, moment
 from .history import History, Past
 from .read.path import Explained
 from .read.replay import Rewritten
 from .read.statement import selects
-from .store.stamps import Verdict, decide
+from .reasons import BYPASSES, MISSES
+from .store.stamps import Entry, Sample, Verdict, decide
 from .tags import EVERYTHING, is_key, table_stamp
 
 if TYPE_CHECKING:
     from .binding import Binding
+    from .read.identify import Read
 
-_BYPASSES: dict[BypassReason, str] = {
-    "disabled": "the cache is switched off (mode, bypassed() or a read outside a greenlet)",
-    "not_configured": "no model of its tables is configured for this operation",
-    "opted_out": "a model of its tables is never cached, or the execution asked to skip the cache",
-    "locking_read": "it locks rows (FOR UPDATE)",
-    "raw_sql": "it contains text that the cache cannot read",
-    "untracked_source": "it reads from something that is not a known table",
-    "nondeterministic": "it calls a function that is not known to be pure",
-    "connection_state": "the connection was told to see rows differently (SET)",
-    "dirty_transaction": "its transaction has written to what it reads",
-    "isolation": "its transaction's isolation level promises a snapshot that the cache cannot give",
-    "streaming": "its result is streamed",
-    "refresh": "it asks for the database's state anew",
-    "unkeyable_params": "its parameters cannot be made part of a key",
-    "rewritten": "a listener changes it after the cache has seen it",
-    "writer_under_way": "a writer of its tables is between its two phases",
-    "protocol_mismatch": "the stored format belongs to another version",
-    "backend_unavailable": "the backend cannot be reached",
-}
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What would happen to a read, and why. ``str()`` is written for people, :meth:`to_dict` for machines."""
-
-    decision: DecisionKind
-    reason: MissReason | BypassReason | None
-    detail: str
-    op: Op | None
-    key: str | None
-    tables: tuple[str, ...]
-    dependencies: tuple[str, ...]
-    changed: tuple[StampChange, ...]
-    cause: Cause | None
-    age: float | None
-    """Seconds since the entry was stored, for a hit."""
-    expires_in: float | None
-    """Seconds until the entry expires, for a hit."""
-    rows: int | None
-    load_seconds: float | None
-    """What the database took when the entry was filled."""
-    size: int | None = None
-    """Bytes of the entry, encoded."""
-    advice: str = ""
-    """What would make it a hit."""
-    past: str = ""
-    """What this process remembers of earlier reads of it, and whether that is all there was."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the same as plain data."""
-        return asdict(self) | {"changed": [change._asdict() for change in self.changed]}
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.decision.upper()}"
-            + (f" ({self.reason})" if self.reason else "")
-            + f": {self._sentence()}"
-        ]
-        if self.key is not None:
-            lines.append(f"  entry       {self.key}")
-        if self.dependencies:
-            lines.append(f"  depends on  {', '.join(self.dependencies)}")
-        for change in self.changed:
-            now = f"v{change.now}" if change.now is not None else "gone"
-            lines.append(f"  changed     {change.stamp}: v{change.was} -> {now}")
-        if self.cause is not None:
-            lines.append(f"  cause       {_told(self.cause)}")
-        if self.age is not None and self.expires_in is not None and self.load_seconds is not None:
-            what = "" if self.size is None else f"{self.rows} row(s) in {self.size} bytes "
-            lines.append(
-                f"  stored      {what}{self.age:.1f} s ago, expires in {self.expires_in:.0f} s; "
-                f"the database took {self.load_seconds * 1000:.1f} ms"
-            )
-        if self.advice:
-            lines.append(f"  hit if      {self.advice}")
-        if self.past:
-            lines.append(f"  before      {self.past}")
-        return "\n".join(lines)
-
-    def _sentence(self) -> str:
-        if self.decision == "hit":
-            return f"{self.rows} row(s) would be served from the cache"
-        if self.decision == "bypass":
-            sentence = _BYPASSES.get(self.reason, "")  # type: ignore[arg-type]  # a bypass has a bypass reason
-            return f"{sentence}: {self.detail}" if self.detail else sentence
-        if self.cause is not None:
-            return f"the entry is no longer valid since {self.cause.statement or self.cause.cause}"
-        return {
-            "absent": "nothing is stored for it yet",
-            "expired": "the entry's time is over",
-            "capacity_evicted": "the entry had to make room for others",
-            "write_in_flight": "a writer of what it reads is between its two phases",
-            "backend_evicted": "the store no longer has a stamp of it, so that nobody can say what changed",
-        }.get(self.reason or "", "why is not known")
-
-
-def _told(cause: Cause) -> str:
-    when = datetime.fromtimestamp(cause.at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    what = cause.statement or cause.cause
-    keys = f" of {', '.join(cause.keys)}" if cause.keys else f" on {cause.table}"
-    columns = f" ({', '.join(cause.columns)})" if cause.columns else ""
-    trace = f", trace {cause.traceparent.split('-')[1]}" if cause.traceparent else ""
-    return f"{cause.cause}: {what}{keys}{columns} at {when} UTC by {cause.pid}@{cause.host}{trace}"
+__all__ = ["Explanation", "explain", "explain_get", "explain_key"]
 
 
 def explain(session: Session, statement: Any, parameters: Any = None) -> Explanation:
@@ -174,7 +76,7 @@ def _explain(session: Session, statement: Any, parameters: Any, options: Any, ar
                 statement, parameters or {}, execution_options=asked, bind_arguments=dict(arguments or {})
             )
     except Explained as explained:
-        return _with_pending(session, explained.outcome) or _told_of(explained.outcome)
+        return _of_read(session, explained)
     except _Stopped as stopped:
         return _of_nobody(stopped.state)
     finally:
@@ -201,72 +103,85 @@ def _of_nobody(state: Any) -> Explanation:
     bind = state.session.get_bind(**arguments)
     if binding_of(bind.dialect) is not None:
         return _bypass("raw_sql", "the statement is not a read as far as the cache can tell")
-    return _bypass("not_configured", f"no cache is bound to {bind.engine.url!r}")
+    return _bypass("not_configured", f"no cache is bound to {masked(str(bind.engine.url))}")
 
 
-def _with_pending(session: Any, read: Any) -> Explanation | None:
-    """Say that a real read would flush first, and then read what its own transaction has written."""
-    if read.reason is not None or not session.autoflush:
-        return None
+def _pending(session: Any, read: Read) -> str:
+    """Name what a real read would flush first, to read then what its own transaction has written."""
+    assert read.plan is not None  # it may be looked up
     tables = set(read.plan.tables)
-    for pending in (*session.new, *session.deleted, *(o for o in session.dirty if session.is_modified(o))):
-        if not tables.isdisjoint(table.fullname for table in object_mapper(pending).tables):
-            return replace(
-                _told_of(read),
-                decision="bypass",
-                reason="dirty_transaction",
-                detail=f"the session would first flush its {type(pending).__name__}",
-                changed=(),
-                cause=None,
-                age=None,
-                expires_in=None,
-                rows=None,
-                load_seconds=None,
-            )
-    return None
+    if session.autoflush:
+        for pending in (
+            *session.new,
+            *session.deleted,
+            *(o for o in session.dirty if session.is_modified(o)),
+        ):
+            if not tables.isdisjoint(table.fullname for table in object_mapper(pending).tables):
+                return type(pending).__name__
+    return ""
+
+
+def _of_read(session: Session, asked: Explained) -> Explanation:
+    """Explain a read of which it is known what it is and whether it may be looked up."""
+    binding, read = asked.binding, asked.read
+    plan, debug, history = read.plan, binding.debug, binding.manager.history
+    told = Explanation(
+        "bypass",
+        read.reason,
+        read.why,
+        op=plan.op if plan is not None else None,
+        key=read.key,
+        tables=plan.tables if plan is not None else (),
+        dependencies=read.tags(),
+        parameters=debug.parameters(read.parameters) if debug is not None and read.key is not None else None,
+    )
+    if read.key is None or plan is None:
+        return _finished(told)
+    dialect = binding.engine.dialect
+    parts = _parts(read.key)._replace(
+        database=binding.database,
+        dialect=f"{dialect.name}+{dialect.driver}",
+        sql=plan.sql,
+        values=tuple(plan.order),
+        varies=binding.settings.vary is not None,
+    )
+    told = _remembered(replace(told, parts=parts), history)
+    if read.reason is not None:
+        return _finished(told)
+    pending = _pending(session, read)
+    if pending:
+        detail = f"the session would first flush its {pending}"
+        return _finished(replace(told, reason="dirty_transaction", detail=detail))
+    if binding.owed.meets(plan.tables):
+        detail = "an invalidation of these tables is owed"
+        return _finished(replace(told, reason="backend_unavailable", detail=detail))
+    try:
+        sample = binding.store.peek(read.key, read.names)
+    except TransportError as error:
+        return _finished(replace(told, reason="backend_unavailable", detail=str(error)))
+    if sample.bypass is not None:
+        return _finished(replace(told, reason=sample.bypass, detail=sample.why))
+    verdict = decide(read.names, read.keys, sample)
+    if asked.refresh and verdict.entry is not None:
+        verdict = Verdict(None, "manual_invalidated", (), None, True)
+    told = _found(told, binding, read.names, sample, verdict, history)
+    if told.decision == "hit" and binding.manager.mode == "shadow":
+        detail = "in mode shadow, what would have been a hit is compared with the database and not served"
+        return _finished(replace(told, decision="bypass", reason="disabled", detail=detail))
+    if None in sample.stamps and verdict.reason == "absent":
+        writers = "whether a writer of its tables is between its two phases; if so, the read bypasses"
+        told = replace(told, unknown=(*told.unknown, f"{writers} (writer_under_way)"))
+    return told
 
 
 def _bypass(reason: BypassReason, detail: str) -> Explanation:
-    return Explanation("bypass", reason, detail, None, None, (), (), (), None, None, None, None, None)
+    return _finished(Explanation("bypass", reason, detail))
 
 
-def _told_of(read: Any) -> Explanation:
-    plan, verdict = read.plan, read.verdict
-    tables = plan.tables if plan is not None else ()
-    op = plan.op if plan is not None else None
-    if read.reason is not None or verdict is None:
-        return Explanation(
-            "bypass",
-            read.reason,
-            read.why,
-            op,
-            read.key,
-            tables,
-            read.tags(),
-            (),
-            None,
-            None,
-            None,
-            None,
-            None,
-        )
-    entry = verdict.entry
-    now = time.time()
-    return Explanation(
-        "hit" if entry is not None else "miss",
-        verdict.reason,
-        "",
-        op,
-        read.key,
-        tables,
-        read.tags(),
-        verdict.changed,
-        verdict.cause,
-        now - entry.stored_at if entry is not None else None,
-        entry.expires_at - now if entry is not None else None,
-        entry.count if entry is not None else None,
-        entry.load_seconds if entry is not None else None,
-    )
+def _finished(told: Explanation) -> Explanation:
+    """Return a bypass with what would end it."""
+    words = BYPASSES.get(told.reason)  # type: ignore[arg-type]  # a bypass has a bypass reason
+    return replace(told, advice=words.hit_if if words is not None else "")
 
 
 def explain_key(binding: Binding, key: str, history: History | None) -> Explanation | None:
@@ -275,79 +190,145 @@ def explain_key(binding: Binding, key: str, history: History | None) -> Explanat
     Raises :class:`~sqlacache.errors.TransportError` when the backend does not answer, and
     :class:`~sqlacache.errors.CacheError` for what is no key of an entry.
     """
-    table, op = _parts(key)
+    parts = _parts(key)
     store = binding.store
-    home = (EVERYTHING, table_stamp(table))
-    found = store.peek(key, home)
-    if found.bypass is not None:
-        return replace(_bypass(found.bypass, found.why), op=op, key=key, tables=(table,))
-    entry, gone = found.entry, found.gone
-    past = history.of(key) if history is not None else None
-    if entry is None:
-        if gone is None and (past is None or not past.decisions):
+    sample = store.peek(key, (EVERYTHING, table_stamp(parts.table)))
+    told = Explanation("bypass", sample.bypass, sample.why, parts.op, key, (parts.table,), parts=parts)
+    if sample.bypass is not None:
+        return _finished(told)
+    told = _remembered(told, history)
+    if sample.entry is None:
+        decisions = history.of(key).decisions if history is not None else ()
+        if sample.gone is None and not decisions:
             return None
-        return Explanation(
-            "miss",
-            gone or "absent",
-            "",
-            op,
-            key,
-            (table,),
-            past.decisions[-1].tags if past is not None and past.decisions else (),
-            (),
-            None,
-            None,
-            None,
-            None,
-            None,
-            advice="it were read again: the next read stores it",
-            past=_said(past),
+        told = replace(told, dependencies=decisions[-1].tags if decisions else ())
+        return _found(
+            told, binding, (), sample, Verdict(None, sample.gone or "absent", (), None, False), history
         )
-    names = [name for name, _, _ in entry.stamps]
-    verdict = decide(names, frozenset(filter(is_key, names)), store.peek(key, names))
-    now = time.time()
-    return Explanation(
-        "hit" if verdict.entry is not None else "miss",
-        verdict.reason,
-        "",
-        op,
-        key,
-        (table,),
-        tuple(name for name in names if name != EVERYTHING and "#" not in name),
-        verdict.changed,
-        verdict.cause,
-        now - entry.stored_at,
-        entry.expires_at - now,
-        entry.count,
-        entry.load_seconds,
-        entry.size,
-        "" if verdict.entry is not None else _advice(verdict),
-        _said(past),
-    )
+    names = [name for name, _, _ in sample.entry.stamps]
+    told = replace(told, dependencies=tuple(name for name in names if name != EVERYTHING and "#" not in name))
+    sample = store.peek(key, names)
+    if sample.bypass is not None:  # since a moment ago
+        return _finished(replace(told, reason=sample.bypass, detail=sample.why))
+    verdict = decide(names, frozenset(filter(is_key, names)), sample)
+    return _found(told, binding, names, sample, verdict, history)
 
 
-def _parts(key: str) -> tuple[str, Op]:
-    table, _, rest = key.rpartition(":")[0].rpartition(":")
-    if rest not in OPS or not table:
+def _parts(key: str) -> KeyParts:
+    table, op, digest = ("", "", "", *key.rsplit(":", 2))[-3:]
+    if op not in OPS or not table:
         raise CacheError(
             f"explain_key: takes an entry's key such as 'users:get:0123...' (table, operation, digest), got {key!r}"
         )
-    return table, rest
+    return KeyParts(table, op, digest)
+
+
+def _found(
+    told: Explanation,
+    binding: Binding,
+    names: Sequence[str],
+    sample: Sample,
+    verdict: Verdict,
+    history: History | None,
+) -> Explanation:
+    """Return an explanation completed with what the store has, what that means, and what is remembered."""
+    told = replace(
+        told,
+        decision="hit" if verdict.entry is not None else "miss",
+        reason=verdict.reason,
+        detail="",
+        changed=verdict.changed,
+        cause=_completed(verdict.cause, history),
+        advice=_advice(verdict),
+        stamps=_states(names, sample),
+        unknown=tuple(_unknown(binding, verdict)),
+    )
+    if told.cause is not None and told.cause.site is None and getattr(binding, "debug", None) is not None:
+        told = replace(
+            told, unknown=(*told.unknown, f"which line wrote it: at most process {told.cause.pid} knows")
+        )
+    return told if sample.entry is None else _with_entry(told, sample.entry, history)
+
+
+def _remembered(told: Explanation, history: History | None) -> Explanation:
+    """Return an explanation completed with what this process remembers of earlier reads."""
+    if history is None or told.key is None:
+        return replace(told, past=_said(None))
+    past = history.of(told.key)
+    told = replace(told, past=_said(past), complete=past.complete)
+    if not past.decisions:
+        return told
+    last = past.decisions[-1]
+    return replace(told, site=last.site, parameters=told.parameters or last.parameters)
+
+
+def _with_entry(told: Explanation, entry: Entry, history: History | None) -> Explanation:
+    now = time.time()
+    told = replace(
+        told,
+        age=now - entry.stored_at,
+        expires_in=entry.expires_at - now,
+        rows=entry.count,
+        load_seconds=entry.load_seconds,
+        size=entry.size,
+        stored_at=entry.stored_at,
+        stored_by=entry.trace,
+    )
+    if history is None or told.key is None:
+        return told
+    hits = [one for one in history.of(told.key).decisions if one.decision == "hit" and _is_of(one, entry)]
+    if not hits:
+        return replace(told, hits=0)
+    took = sum(one.lookup_seconds for one in hits)
+    saved = len(hits) * entry.load_seconds - took
+    return replace(told, hits=len(hits), hit_seconds=took / len(hits), saved_seconds=saved)
+
+
+def _is_of(hit: Decision, entry: Entry) -> bool:
+    """Tell whether it was this entry that was hit, and not one that was stored under its key before."""
+    return hit.age is not None and abs(hit.at - hit.age - entry.stored_at) < 1e-3
+
+
+def _completed(cause: Cause | None, history: History | None) -> Cause | None:
+    return cause if cause is None or cause.site is not None or history is None else history.completed(cause)
+
+
+def _states(names: Sequence[str], sample: Sample) -> tuple[StampState, ...]:
+    filled = {name: version for name, version, _ in sample.entry.stamps} if sample.entry is not None else {}
+    return tuple(
+        StampState(
+            name,
+            filled.get(name),
+            stamp.version if stamp is not None else None,
+            stamp is not None and stamp.in_flight,
+        )
+        for name, stamp in zip(names, sample.stamps)
+    )
 
 
 def _advice(verdict: Verdict) -> str:
-    if verdict.reason == "write_in_flight":
-        return "the writer between its two phases were done"
+    words = MISSES.get(verdict.reason)  # type: ignore[arg-type]  # None for a hit
     changed = ", ".join(change.stamp for change in verdict.changed)
-    return f"nobody had written {changed} since it was stored" if changed else ""
+    return "" if words is None else words.hit_if.format(changed=changed)
+
+
+def _unknown(binding: Binding, verdict: Verdict) -> list[str]:
+    """Say what the decision leaves open."""
+    open_ = []
+    if verdict.changed and verdict.cause is None:
+        open_.append("which write it was: what is stored of the stamps names none")
+    if verdict.reason == "absent" and binding.store.tier == "remote":
+        open_.append(
+            "whether another process had stored it: what expires or is evicted in the backend leaves no trace there"
+        )
+    return open_
 
 
 def _said(past: Past | None) -> str:
     if past is None:
         return "this process keeps no history"
-    since = datetime.fromtimestamp(past.since, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
     all_of_it = "complete" if past.complete else "older decisions are forgotten"
     counted = Counter(one.decision + (f" ({one.reason})" if one.reason else "") for one in past.decisions)
     reads = ", ".join(f"{count} {what}" for what, count in counted.items()) or "no read of it"
     last = f"; the last {time.time() - past.decisions[-1].at:.1f} s ago" if past.decisions else ""
-    return f"{reads} by this process since {since}{last} ({all_of_it})"
+    return f"{reads} by this process since {moment(past.since)}{last} ({all_of_it})"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from .decisions import Decision, Invalidation
+from .decisions import Cause, Decision, Invalidation
 from .observers import Observer
 
 
@@ -56,6 +58,17 @@ class History(Observer):
     def invalidations(self) -> tuple[Invalidation, ...]:
         """The last invalidations by this process, oldest first."""
         return tuple(self._invalidations)
+
+    def completed(self, cause: Cause) -> Cause:
+        """Return ``cause`` with where it came from, if this process wrote it and remembers."""
+        if cause.pid != os.getpid():
+            return cause
+        for one in reversed(self.invalidations):
+            if (one.at, one.pid, one.host) == (cause.at, cause.pid, cause.host):
+                for change in one.changes:
+                    if change.table == cause.table:
+                        return replace(cause, site=change.site, parameters=change.parameters)
+        return cause
 
     def of(self, key: str) -> Past:
         """Return what is remembered of the entry ``key``."""

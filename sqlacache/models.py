@@ -65,6 +65,11 @@ class Models:
         self._mappers, self._tables = by_table, tables
         self._seen = seen  # last: another thread that finds nothing new takes what is there
 
+    def all(self) -> frozenset[Mapper[Any]]:
+        """Return every mapper."""
+        self.refresh()
+        return self._seen or frozenset()
+
     def mappers(self, table: Table) -> Sequence[Mapper[Any]]:
         """Return the mappers of ``table``, inheriting ones included."""
         if table not in self._mappers:

@@ -7,7 +7,6 @@ kind of error, and never breaks a query or a commit.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -15,12 +14,14 @@ from typing import Any
 
 from .decisions import Decision, Drop, Invalidation, Load, Received, Verification
 from .forks import renew
-
-logger = logging.getLogger("sqlacache")
+from .logs import OBSERVER_FAILED, log
 
 
 class Observer:
-    """Base of all observers. Methods run inside the query or commit they describe: keep them short."""
+    """Base of all observers. Methods run inside the query or commit they describe: keep them short.
+
+    One that has to be slow, or may block, is put into an :class:`~sqlacache.InBackground`.
+    """
 
     def bound(self, cache: str, tables: Sequence[str]) -> None:
         """Tell that ``cache`` was bound to a database with these mapped tables (to make metrics start at zero)."""
@@ -99,7 +100,16 @@ class Observers:
             self.errors[name] += 1
             is_first = self.errors[name] == 1
         if is_first:
-            logger.warning("observer %s.%s raised %r; further errors are only counted", name, method, error)
+            log(
+                OBSERVER_FAILED,
+                "observer %s.%s raised %r; further errors are only counted",
+                name,
+                method,
+                error,
+                observer=name,
+                method=method,
+                error=type(error).__name__,
+            )
         for member in self._members:
             try:
                 member.observer_failed(name)

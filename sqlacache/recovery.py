@@ -6,7 +6,6 @@ long as there is something to do. The first probe comes at once and later ones a
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -14,11 +13,10 @@ from typing import TYPE_CHECKING
 from .errors import TransportError
 from .forks import renew
 from .front.port import Worker
+from .logs import BACKEND_BACK, BACKEND_LOST, BACKEND_PROBED, RECOVERY_FAILED, Seldom, log
 
 if TYPE_CHECKING:
     from .core import Core
-
-logger = logging.getLogger("sqlacache")
 
 FIRST_WAIT = 0.05
 LONGEST_WAIT = 1.0
@@ -31,6 +29,9 @@ class Recovery:
     def __init__(self, manager: Core) -> None:
         self._manager = manager
         self._worker: Worker | None = None
+        self._seldom = Seldom()
+        self._told: float | None = None
+        """When the outage began that was told of last."""
         self.forked()
         renew(self)
 
@@ -58,10 +59,19 @@ class Recovery:
                 await self._once()
                 wait = FIRST_WAIT
             except TransportError as error:
-                logger.debug("%s: the backend does not answer: %s", self._manager.name, error)
+                self._not_answered(error)
                 wait = min(wait * 2, LONGEST_WAIT)
             except Exception as error:
-                logger.exception("%s: recovery failed, and is tried again", self._manager.name)
+                if (suppressed := self._seldom.passes()) is not None:
+                    log(
+                        RECOVERY_FAILED,
+                        "%s: recovery failed, and is tried again",
+                        self._manager.name,
+                        exc_info=error,
+                        cache=self._manager.name,
+                        error=type(error).__name__,
+                        suppressed=suppressed,
+                    )
                 self._manager.observers.backend_failed(self._manager.name, "recovery", error)
                 wait = min(wait * 2, LONGEST_WAIT)
             if self.is_needed:
@@ -81,13 +91,40 @@ class Recovery:
     async def _once(self) -> None:
         manager = self._manager
         breaker = manager.backend.breaker
-        if breaker is not None and breaker.is_open:
+        opened = breaker.opened_at if breaker is not None else None
+        if opened is not None:
+            self._lost(opened, breaker.why)
             await manager.backend.transport.probe()
             breaker.reset()
-            logger.info("%s: the backend answers again", manager.name)
+            name, seconds = manager.name, round(time.time() - opened, 3)
+            log(
+                BACKEND_BACK,
+                "%s: the backend answers again, after %.1f s",
+                name,
+                seconds,
+                cache=name,
+                seconds=seconds,
+            )
         for binding in manager.bindings:
             if binding.owed:
                 await binding.owed.deliver()
+
+    def _lost(self, opened: float, why: str) -> None:
+        """Tell once of an outage."""
+        if self._told != opened:
+            self._told, name = opened, self._manager.name
+            log(
+                BACKEND_LOST,
+                "%s: the backend does not answer, and is being probed: %s",
+                name,
+                why,
+                cache=name,
+                error=why,
+            )
+
+    def _not_answered(self, error: TransportError) -> None:
+        name, why = self._manager.name, str(error)
+        log(BACKEND_PROBED, "%s: the backend does not answer: %s", name, why, cache=name, error=why)
 
     async def deliver_now(self, limit: float) -> list[str]:
         """Deliver what is owed, here and now, for at most ``limit`` seconds; say what was not delivered."""
@@ -96,7 +133,7 @@ class Recovery:
             try:
                 await self._once()
             except TransportError as error:
-                logger.debug("%s: the backend does not answer: %s", self._manager.name, error)
+                self._not_answered(error)
             await self._manager.front.sleep(FIRST_WAIT)
         return [binding.owed.describe() for binding in self._manager.bindings if binding.owed]
 

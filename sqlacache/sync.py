@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from . import explain, touching
 from .config import Settings
-from .core import OWED_WAIT, Core, logger
+from .core import OWED_WAIT, Core
 from .decisions import Mode
 from .errors import CacheError, ConfigError
 from .explain import Explanation
@@ -130,4 +130,4 @@ def _at_exit(reference: weakref.ref[SyncCacheManager]) -> None:
     cache = reference()
     if cache is not None:
         for what in finish(cache.recovery.deliver_now(OWED_WAIT)):
-            logger.error("%s: not delivered: %s", cache.name, what)
+            cache.undelivered(what)

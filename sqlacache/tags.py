@@ -6,7 +6,8 @@ write is described by :class:`Change` records and, through :func:`touch`, become
 Everything here is free of I/O, so that every store and both fronts share it.
 
 Names are for people, too: ``users:42`` is the whole row of the primary key 42, ``users?active=true`` the rows under a
-condition, ``users(id,name):*`` two columns of every row.
+condition, ``users(id,name):*`` two columns of every row. A digest stands for a value that is not to be shown, as in
+``users?active=~5f1c...`` (:mod:`.digests`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from functools import lru_cache
 from typing import Protocol
 from urllib.parse import quote
 
+from .canonical import NULL, Private
 from .decisions import EvictionCause, Scope
+from .digests import Conceal
 
 EVERYTHING = "*"
 """Name of the stamp that every read of a database depends on."""
@@ -41,6 +44,8 @@ class Shape:
     footprint: frozenset[str] | None
     keyed: bool = False
     """``columns`` are the table's primary key."""
+    shown: tuple[bool, ...] = field(default=(), compare=False)
+    """Of a primary key, which columns are integers or UUIDs, whose values tags show; empty where that is not known."""
     name: str = field(init=False, compare=False)
     _begin: str = field(init=False, compare=False, repr=False)
     """What every tag of this shape begins with."""
@@ -56,8 +61,19 @@ class Shape:
             suffix = ":*"
         object.__setattr__(self, "name", f"{self.table}{used}{suffix}")
 
-    def tag(self, values: Sequence[str]) -> str:
-        """Return the tag of one combination of canonical ``values``, in the order of ``columns``."""
+    def tag(self, values: Sequence[str], conceal: Conceal | None = None) -> str:
+        """Return the tag of one combination of canonical ``values``, in the order of ``columns``.
+
+        With ``conceal``, what it returns stands for what is not to be shown: everything but the integers and UUIDs of
+        a primary key, and NULL.
+        """
+        if conceal is not None and (not self.keyed or Private in map(type, values)):
+            values = [
+                value
+                if value == NULL or (self.keyed and type(value) is not Private)
+                else conceal(self.table, column, value)
+                for column, value in zip(self.columns, values)
+            ]
         if self.keyed:
             return self._begin + ",".join(values)
         columns = self.columns
@@ -140,6 +156,7 @@ def touch(
     changes: Iterable[ChangeLike],
     shapes: Mapping[str, Iterable[Shape]],
     keys: Mapping[str, tuple[str, ...]],
+    conceal: Conceal | None = None,
 ) -> dict[str, TableTouch]:
     """Return what ``changes`` touch, by table.
 
@@ -147,6 +164,7 @@ def touch(
         changes: What was written, in order.
         shapes: The registered shapes of each table.
         keys: The primary-key columns (sorted names) of each table.
+        conceal: As readers have it, for :meth:`Shape.tag`.
 
     A value that is not known widens to the whole shape; rows that are not known touch every shape that the written
     columns meet. Where nothing is registered for a table, its primary-key tags alone are touched.
@@ -158,7 +176,7 @@ def touch(
         entry = touched.get(change.table)
         if entry is None:
             entry = touched[change.table] = TableTouch(change.table, change.cause, statement=change.statement)
-        _add(entry, change, shapes.get(change.table, ()), keys)
+        _add(entry, change, shapes.get(change.table, ()), keys, conceal)
     for entry in touched.values():
         if len(entry.stamps) > MAX_STAMPS:
             entry.scope, entry.bumped = "table", True
@@ -167,7 +185,11 @@ def touch(
 
 
 def _add(
-    entry: TableTouch, change: ChangeLike, shapes: Iterable[Shape], keys: Mapping[str, tuple[str, ...]]
+    entry: TableTouch,
+    change: ChangeLike,
+    shapes: Iterable[Shape],
+    keys: Mapping[str, tuple[str, ...]],
+    conceal: Conceal | None,
 ) -> None:
     if change.columns is None:
         entry.columns = None
@@ -180,13 +202,13 @@ def _add(
         return  # no stamp beside the table's is named
     key = keys.get(change.table, ())
     if change.rows is None:
-        _add_any(entry, change, shapes, key)
+        _add_any(entry, change, shapes, key, conceal)
         return
     entry.rows += len(change.rows)
     if key:
         whole = whole_row(change.table, key)
         for row in change.rows:
-            _add_row(entry, whole, row, remember=True)
+            _add_row(entry, whole, row, conceal, remember=True)
     for shape in shapes:
         if not shape.meets(change.columns) or (
             shape.keyed and shape.footprint is None and shape.columns == key
@@ -196,10 +218,16 @@ def _add(
             entry.stamps[shape.name] = None
             continue
         for row in change.rows:
-            _add_row(entry, shape, row)
+            _add_row(entry, shape, row, conceal)
 
 
-def _add_any(entry: TableTouch, change: ChangeLike, shapes: Iterable[Shape], key: tuple[str, ...]) -> None:
+def _add_any(
+    entry: TableTouch,
+    change: ChangeLike,
+    shapes: Iterable[Shape],
+    key: tuple[str, ...],
+    conceal: Conceal | None,
+) -> None:
     """Touch every shape that the written columns meet; where all written rows satisfied ``where``, only its tags."""
     entry.bumped = True
     if entry.scope == "rows":
@@ -210,7 +238,7 @@ def _add_any(entry: TableTouch, change: ChangeLike, shapes: Iterable[Shape], key
             continue
         if shape.columns and change.where is not None:
             after = change.after if change.after is not None else change.where
-            _add_row(entry, shape, _Row(change.where, after))
+            _add_row(entry, shape, _Row(change.where, after), conceal)
         else:
             entry.stamps[shape.name] = None
     if key:
@@ -223,12 +251,14 @@ class _Row:
     new: Mapping[str, str] | None
 
 
-def _add_row(entry: TableTouch, shape: Shape, row: RowChangeLike, *, remember: bool = False) -> None:
+def _add_row(
+    entry: TableTouch, shape: Shape, row: RowChangeLike, conceal: Conceal | None, *, remember: bool = False
+) -> None:
     for values in (row.old, row.new):
         if values is None:
             continue
         try:
-            tag = shape.tag([values[column] for column in shape.columns])
+            tag = shape.tag([values[column] for column in shape.columns], conceal)
         except KeyError:
             entry.stamps[shape.name] = None
             if entry.scope == "rows":

@@ -69,7 +69,7 @@ def keys_of(pks: Any) -> list[Any] | None:
     if pks is None:
         return None
     if isinstance(pks, (str, bytes)) or not isinstance(pks, Iterable):
-        raise CacheError(f"pks takes a collection of primary keys, got {pks!r}")
+        raise CacheError(f"pks takes a collection of primary keys, got {type(pks).__name__}")
     return list(pks)
 
 
@@ -77,7 +77,7 @@ def _row_of(binding: Binding, table: Any, key: Any) -> RowChange:
     columns = list(table.primary_key.columns)
     values = key if isinstance(key, (tuple, list)) else (key,)
     if len(values) != len(columns):
-        raise CacheError(f"{table.fullname}: a primary key has {len(columns)} value(s), got {key!r}")
+        raise CacheError(f"{table.fullname}: a primary key has {len(columns)} value(s), got {len(values)}")
     row: dict[str, str] = {}
     for column, value in zip(columns, values):
         normalise = binding.canonical.of(column)
@@ -85,7 +85,5 @@ def _row_of(binding: Binding, table: Any, key: Any) -> RowChange:
             try:
                 row[column.name] = normalise(value)
             except ValueError as error:
-                raise CacheError(
-                    f"{table.fullname}: {column.name} has no such value as {value!r}: {error}"
-                ) from error
+                raise CacheError(f"{table.fullname}: {column.name} has no such value: {error}") from error
     return RowChange(row, row)

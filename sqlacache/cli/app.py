@@ -46,6 +46,16 @@ Sentinels = Annotated[
 ]
 Service = Annotated[str | None, typer.Option("--service", help="What the sentinels call the master.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+DigestKey = Annotated[
+    str | None,
+    typer.Option(
+        "--digest-key",
+        envvar="SQLACACHE_DIGEST_KEY",
+        show_envvar=True,
+        help="The digest_key given to configure(), if one was: what --pks names is found by it. In the environment, "
+        "other users of the machine do not see it.",
+    ),
+]
 Keys = Annotated[
     str | None,
     typer.Option(
@@ -62,10 +72,11 @@ def _asked(
     database: str | None,
     sentinel: str | None,
     service: str | None,
+    digest_key: str | None = None,
 ) -> Any:
     if not url:
         raise ConfigError("takes the URL of a Redis: --url redis://host:port/0, or SQLACACHE_BACKEND")
-    with connected(Where(url, prefix, database, sentinel, service)) as server:
+    with connected(Where(url, prefix, database, sentinel, service, digest_key)) as server:
         return act(server)
 
 
@@ -197,6 +208,7 @@ def touched(
         typer.Option("--columns", help="Columns written, as a,b; leave it out if rows came or went."),
     ] = None,
     pks: Keys = None,
+    digest_key: DigestKey = None,
     if_known: Annotated[
         bool, typer.Option("--if-known", help="End well if the cache has nothing of the table.")
     ] = False,
@@ -211,7 +223,8 @@ def touched(
 
     The command knows no foreign keys and no triggers: name the tables that those wrote, too.
     """
-    _evict("touched", table, columns, pks, if_known, json, (url, prefix, database, sentinel, service))
+    place = (url, prefix, database, sentinel, service, digest_key)
+    _evict("touched", table, columns, pks, if_known, json, place)
 
 
 @app.command()
@@ -222,6 +235,7 @@ def invalidate(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --all: do not ask.")] = False,
     pks: Keys = None,
+    digest_key: DigestKey = None,
     if_known: Annotated[
         bool, typer.Option("--if-known", help="End well if the cache has nothing of the table.")
     ] = False,
@@ -233,7 +247,7 @@ def invalidate(
     json: Json = False,
 ) -> None:
     """Evict what depends on a table or on rows of it, or everything, in every process."""
-    place = (url, prefix, database, sentinel, service)
+    place = (url, prefix, database, sentinel, service, digest_key)
     if (table is None) != everything:
         raise CacheError("invalidate: takes a table, or --all")
     if not everything:
@@ -271,7 +285,7 @@ def _evict(
     pks: str | None,
     if_known: bool,
     json: bool,
-    place: tuple[str, str, str | None, str | None, str | None],
+    place: tuple[str, str, str | None, str | None, str | None, str | None],
 ) -> None:
     from .writes import listed, nothing, replace_rows, told
 

@@ -9,17 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..backend import Backend, check_backend, masked
-from ..config import check_name
+from ..config import check_digest_key, check_name
+from ..digests import Conceal, Digests
 from ..errors import CacheError, ConfigError, SerializationError, TransportError
 from ..front.blocking import BlockingFront, finish
 from ..store.breaker import Breaker
 from ..store.codec import Rows
+from ..store.layout import Layout, scheme_of
 from ..store.records import PROTOCOL
+from ..tags import EVERYTHING
 
 TIMEOUT = 5.0
 """Seconds to wait for an answer, unless the URL says otherwise: a person waits longer than a read may."""
@@ -44,6 +48,8 @@ class Where:
     """``host:port,...`` of sentinels."""
     service: str | None = None
     """What they call the master."""
+    digest_key: str | None = field(default=None, repr=False)
+    """The ``digest_key`` of the processes there."""
 
 
 class Server:
@@ -58,6 +64,8 @@ class Server:
         from ..store.redis_backend import RedisBackend
 
         self.where = where
+        self.digests = Digests(where.prefix, where.digest_key)
+        """What stands for values in names as far as the command knows."""
         self.name = masked(where.url)
         self.is_cluster = backend.cluster
         self.backend = RedisBackend(
@@ -97,7 +105,33 @@ class Server:
 
     def store(self, database: str) -> Any:
         """Return the store of one database."""
+        self.backend.scheme = self.scheme
         return self.backend.open(database, max_bytes=1, lease=LEASE, on_drop=lambda table, entries: None)
+
+    @cached_property
+    def scheme(self) -> int:
+        """Number of how values appear in the names there; where nobody says it, as this command would have it."""
+        from ..store.cluster_layout import ClusterLayout
+
+        layout = (ClusterLayout if self.is_cluster else Layout)(self.where.prefix, "-")
+        generation = self.call(b"GET", layout.generation(EVERYTHING)) or b""
+        number = generation.partition(b"|")[0]
+        scheme = scheme_of(int(number)) if number.isdigit() else None
+        return self.digests.scheme if scheme is None else scheme
+
+    def conceal(self) -> Conceal | None:
+        """Return what makes digests of values as the processes there do; ``None`` if they show values.
+
+        Raises :class:`CacheError` if their key is another one.
+        """
+        if not self.scheme:
+            return None
+        if self.scheme != self.digests.scheme:
+            raise CacheError(
+                f"the processes under the prefix {self.where.prefix!r} name values by digests under another key: takes "
+                "their digest_key in SQLACACHE_DIGEST_KEY (or --digest-key), or no --pks"
+            )
+        return self.digests.conceal
 
     def anything(self) -> Any:
         """Return a store for what concerns all databases."""
@@ -157,6 +191,7 @@ class Server:
 def connected(where: Where) -> Iterator[Server]:
     """Open a server for the time of a block. Raises :class:`CacheError` for what cannot be one, or does not answer."""
     check_name("--prefix", where.prefix)
+    check_digest_key("--digest-key", where.digest_key)
     server = Server(_checked(where), where)
     try:
         server.call(b"PING")

@@ -123,29 +123,28 @@ def explain_stored(server: Server, store: Any, key: str) -> Told:
         )
     life = server.call(b"PTTL", where)
     try:
-        _, filled, stored_at, expires_at, load_seconds, count, _ = decode_header(data)
+        header = decode_header(data)
     except (SerializationError, EOFError) as error:
         raise CacheError(
             f"what is stored under {key!r} is no entry that a read would take: {error}"
         ) from error
-    names = [name for name, _, _ in filled]
+    names = [name for name, _, _ in header.stamps]
     sample: Sample = store.peek(key, names)
     if sample.bypass is not None:
         found: Explanation | None = Explanation(
             "bypass",
             sample.bypass,
             sample.why,
-            None,
-            key,
-            (key.rsplit(":", 2)[0],),
-            tuple(names),
-            (),
-            None,
-            time.time() - stored_at,
-            expires_at - time.time(),
-            count,
-            load_seconds,
+            key=key,
+            tables=(key.rsplit(":", 2)[0],),
+            dependencies=tuple(names),
+            age=time.time() - header.stored_at,
+            expires_in=header.expires_at - time.time(),
+            rows=header.rows,
+            load_seconds=header.load_seconds,
             advice=_SWITCHED.get(sample.bypass, ""),
+            stored_at=header.stored_at,
+            stored_by=header.trace,
         )
     else:
         binding: Any = SimpleNamespace(store=store)  # of a binding, it asks for the store alone
@@ -154,10 +153,10 @@ def explain_stored(server: Server, store: Any, key: str) -> Told:
         raise CacheError(f"what was stored under {key!r} is gone since a moment ago")
     return Told(
         replace(found, past=""),  # this process was not there
-        stored_at,
+        header.stored_at,
         life / 1000 if life >= 0 else None,
         len(data),
-        tuple(_stamps(filled, sample.stamps, found.changed)),
+        tuple(_stamps(header.stamps, sample.stamps, found.changed)),
     )
 
 

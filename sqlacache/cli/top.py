@@ -79,6 +79,8 @@ def _fetch(url: str) -> str:
             text: bytes = answer.read(MOST_BYTES)
     except (OSError, HTTPException, ValueError) as error:
         why = error if isinstance(error, HTTPError) else getattr(error, "reason", error)
+        if "@" in url and not isinstance(error, HTTPError):
+            why = type(why).__name__  # its text may quote a password, taken for a port
         if isinstance(error, HTTPError):
             error.close()
         raise CacheError(f"--metrics: {masked(url)!r} cannot be read: {why}") from error

@@ -19,15 +19,16 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from ..canonical import NotCanonical, escaped
+from ..canonical import NotCanonical, Private, escaped
 from ..decisions import Cause, EvictionCause, Scope
+from ..digests import Conceal
 from ..errors import CacheError, TransportError
 from ..tags import EVERYTHING, Shape, TableTouch, touch
 from ..write.dml import Change, RowChange
 from .connect import Server
 from .show import as_json, line, notice
 
-MOST_SPELLINGS = 16
+MOST_SPELLINGS = 32
 """Ways in which one composite key may stand in tags; with more, its table's conditions are evicted as a whole."""
 
 Changed = tuple[list[Change], dict[str, tuple[str, ...]]]
@@ -85,27 +86,30 @@ def replace_rows(
             + (f"something of {', '.join(known)}" if known else "nothing of any table")
         )
     notes: list[str] = []
+    conceal = None if keys is None else server.conceal()
 
     def changes(shapes: Sequence[Shape]) -> Changed:
         key = key_of(shapes)
-        rows = None if keys is None else tuple(_rows(table, keys, key))
+        rows = None if keys is None else tuple(_rows(table, keys, key, _shown(shapes, key)))
         notes[:] = _notes(table, shapes, keys, key, columns)
         changed = None if columns is None else frozenset(columns)
         return [Change(table, "update", changed, rows, cause, command)], {table: key} if key else {}
 
-    touched, replaced = _carry_out(store, table, changes)
+    touched, replaced = _carry_out(store, table, changes, conceal)
     tags = tuple(itertools.islice(touched.names(), 100))
     return Done(table, touched.scope, replaced, tags, tuple(notes))
 
 
 def replace_everything(store: Any, command: str) -> Done:
     """Replace the stamp that every read of the database depends on."""
-    change = Change(EVERYTHING, "update", None, None, "flush", command)
+    change = Change.of_everything(command, "flush")
     touched, replaced = _carry_out(store, EVERYTHING, lambda shapes: ([change], {}))
     return Done(EVERYTHING, touched.scope, replaced, tuple(touched.names()))
 
 
-def _carry_out(store: Any, table: str, changes: Changes) -> tuple[TableTouch, int]:
+def _carry_out(
+    store: Any, table: str, changes: Changes, conceal: Conceal | None = None
+) -> tuple[TableTouch, int]:
     """Mark and settle, as a commit does: a read under way in between can neither be served nor stored."""
     token, at, host = secrets.token_hex(8), time.time(), socket.gethostname()
     touched: dict[str, TableTouch] = {}
@@ -114,7 +118,7 @@ def _carry_out(store: Any, table: str, changes: Changes) -> tuple[TableTouch, in
         for _ in range(_ATTEMPTS):
             revision, shapes = store.shapes([table])[table]
             changed, keys = changes(shapes)
-            touched = touch(changed, {table: shapes}, keys)
+            touched = touch(changed, {table: shapes}, keys, conceal)
             causes = {name: _cause(what, at, host) for name, what in touched.items()}
             marked = True
             replaced = store.mark(token, touched, {table: revision}, causes)
@@ -165,12 +169,24 @@ def _notes(
     return notes
 
 
-def _rows(table: str, keys: Sequence[str], key: tuple[str, ...]) -> Iterable[RowChange]:
+def _shown(shapes: Iterable[Shape], key: tuple[str, ...]) -> tuple[bool | None, ...]:
+    """Return which columns of a key are integers or UUIDs, as reads have registered it; ``None``: not known."""
+    found = {shape.shown for shape in shapes if shape.keyed}
+    known = found.pop() if len(found) == 1 else ()
+    return known if len(known) == len(key) else (None,) * len(key)
+
+
+def _rows(
+    table: str, keys: Sequence[str], key: tuple[str, ...], shown: tuple[bool | None, ...]
+) -> Iterable[RowChange]:
     for given in keys:
         if not key:
             yield RowChange({}, {})
             continue
-        ways = [spellings(value, alone=len(key) == 1) for value in _values(table, given, key)]
+        ways = [
+            spellings(value, alone=len(key) == 1, shown=is_shown)
+            for value, is_shown in zip(_values(table, given, key), shown)
+        ]
         rows = list(itertools.islice(itertools.product(*ways), MOST_SPELLINGS + 1))
         if len(rows) > MOST_SPELLINGS:
             rows = [()]
@@ -187,34 +203,36 @@ def _values(table: str, given: str, key: tuple[str, ...]) -> list[str]:
     if set(named) != set(key) or given.count(":") != len(key) - 1:
         raise CacheError(
             f"--pks: {table} has a primary key of {len(key)} columns: takes "
-            f"{':'.join(f'{column}=...' for column in key)}, got {given!r}"
+            f"{':'.join(f'{column}=...' for column in key)}, got {given.count(':') + 1} part(s)"
         )
     return [unquote(named[column]) for column in key]
 
 
-def spellings(value: str, *, alone: bool = True) -> list[str]:
-    """Return how a value of a key may stand in tags, whatever the type of its column: one of them is right.
+def spellings(value: str, *, alone: bool = True, shown: bool | None = None) -> list[str]:
+    """Return the canonical texts that a value of a key may have, whatever the type of its column: one is right.
 
     A tag that nothing depends on has no stamp, so that naming it does nothing.
 
     Args:
         value: As the database shows it: ``42``, ``north``, ``2024-02-29``, ``a2c5...`` with or without dashes.
         alone: It is all of the key, and so no boolean.
+        shown: Its column is one of integers or UUIDs, whose values tags show; ``None``: not known.
     """
     texts = dict.fromkeys((value, value.rstrip(" "), value.lower(), value.lower().rstrip(" ")))
+    exact: list[str] = []
     if re.fullmatch(r"\s*[+-]?\d{1,40}\s*", value, re.ASCII):
-        texts[str(int(value))] = None
+        exact.append(str(int(value)))
         if not alone and int(value) in (0, 1):
             texts["true" if int(value) else "false"] = None
     with suppress(ValueError):
-        texts[str(uuid.UUID(value))] = None
+        exact.append(str(uuid.UUID(value)))
     found: dict[str, None] = {}
-    for text in texts:
+    for text in (*texts, *exact):
         try:
             found[escaped(text)] = None
         except NotCanonical as error:
-            raise CacheError(f"--pks: no database has a value {value!r}") from error
-    return list(found)
+            raise CacheError(f"--pks: {error}, which no database has as a value") from error
+    return [*(exact if shown is not False else ()), *(map(Private, found) if not (shown and exact) else ())]
 
 
 def listed(given: str | None, where: str) -> list[str] | None:

@@ -231,7 +231,13 @@ class Identifier:
             pure_functions=binding.pure_functions,
             views=binding.views,
             declared_views=self.settings.depends_on,
+            conceal=self.settings.digests.conceal,
+            excluded=self.settings.excluded,
         )
+        if plan.bypass is None:
+            for name in plan.declared:  # of which nobody can tell what is used
+                if any(self.settings.excluded(table) for table in binding.models.named(name)):
+                    plan.bypass, plan.notes = "opted_out", f"it may use what is excluded of {name}"
         named = [table for name in plan.declared if (table := binding.models.table(name)) is not None]
         mapped = any(binding.models.mappers(table) for table in plan.sources)
         plan.policy = self.settings.policy(plan.sources if mapped or not named else named)
@@ -247,7 +253,11 @@ class Identifier:
                 translated or "",
                 *declared,
             )
-            plan.hasher = blake2b("\0".join((*identity, plan.sql)).encode(), digest_size=16)
+            plan.hasher = blake2b(
+                "\0".join((*identity, plan.sql)).encode(),
+                digest_size=16,
+                key=self.settings.digests.entry_key,
+            )
         if len(self._plans) >= MAX_PLANS:
             latest = sorted(self._plans.items(), key=lambda item: item[1].asked)[MAX_PLANS // 2 :]
             self._plans = dict(latest)

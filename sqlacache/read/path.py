@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Explained(Exception):
-    """Ends a dry read: carries what would have been decided (never leaves :mod:`sqlacache.explain`)."""
+    """Ends a dry read once it is known what it is (never leaves :mod:`sqlacache.explain`, which looks it up)."""
 
-    def __init__(self, outcome: Read) -> None:
+    def __init__(self, binding: Binding, read: Read, *, refresh: bool) -> None:
         super().__init__("explained")
-        self.outcome = outcome
+        self.binding, self.read, self.refresh = binding, read, refresh
 
 
 class ReadPath:
@@ -50,9 +50,7 @@ class ReadPath:
         else:
             read.reason, read.why = "rewritten", "the session's get_bind() does not take a bind"
         if options.get("sqlacache_explain"):
-            if read.reason is None:
-                self._look_up(read, dry=True)
-            raise Explained(read)
+            raise Explained(self.binding, read, refresh=bool(options.get("sqlacache_refresh")))
         if read.key is None or read.reason is not None or not self.binding.store.keeps_bytes:
             return self._answer(state, bind, inherited, read)
         self._flights.approach(read.key)
@@ -104,7 +102,7 @@ class ReadPath:
 
     # -- what does the store have --------------------------------------------------------------------------------------
 
-    def _look_up(self, read: Read, *, dry: bool = False, refresh: bool = False) -> Verdict | None:
+    def _look_up(self, read: Read, *, refresh: bool = False) -> Verdict | None:
         """Ask the store and decide; ``None`` (with a bypass reason) if nothing may be said."""
         store = self.binding.store
         assert read.key is not None and read.plan is not None  # made by _identify
@@ -113,15 +111,15 @@ class ReadPath:
             return None
         began = time.perf_counter()
         try:
-            sample = (store.peek if dry else store.lookup)(read.key, read.names)
+            sample = store.lookup(read.key, read.names)
             if sample.bypass is not None:
                 read.reason, read.why = sample.bypass, sample.why
                 return None
             verdict = decide(read.names, read.keys, sample)
             if refresh and verdict.entry is not None:
                 verdict = Verdict(None, "manual_invalidated", (), None, True)
-            shapes = [] if verdict.entry or dry else [shape for shape, _ in read.dependencies]
-            if verdict.entry is None and not dry and not store.registered(shapes, read.names, sample):
+            shapes = [] if verdict.entry else [shape for shape, _ in read.dependencies]
+            if verdict.entry is None and not store.registered(shapes, read.names, sample):
                 sampled, registered = store.sample(
                     read.names,
                     read.plan.tables,
@@ -241,22 +239,23 @@ class ReadPath:
         assert plan is not None and read.key is not None and verdict.reason is not None
         looked_up = time.perf_counter()
         observers = self.binding.observers
-        scopes = None
+        scopes = trace = None
         if observers:
-            scopes = observers.load_started(
-                Load(
-                    self.settings.name,
-                    plan.op,
-                    verdict.reason,
-                    self.binding.database,
-                    plan.tables,
-                    read.key,
-                    read.tags(),
-                    verdict.changed,
-                    verdict.cause,
-                    read.at,
-                )
+            load = Load(
+                self.settings.name,
+                plan.op,
+                verdict.reason,
+                self.binding.database,
+                plan.tables,
+                read.key,
+                read.tags(),
+                verdict.changed,
+                verdict.cause,
+                read.at,
+                plan.sql,
             )
+            scopes = observers.load_started(load)
+            trace = load.extra.get("traceparent")
         capture = Capture(plan.compiled, read.parameters)
         error: BaseException | None = None
         try:
@@ -281,7 +280,7 @@ class ReadPath:
                         scopes,
                     )
         load_seconds = time.perf_counter() - looked_up
-        fill, entry = self._fill(read, verdict, capture, load_seconds)
+        fill, entry = self._fill(read, verdict, capture, load_seconds, trace)
         if observers:
             self.binding.manager.capacity.tell()
             if capture.mismatched or capture.rows is None:
@@ -308,7 +307,7 @@ class ReadPath:
         return result, entry
 
     def _fill(
-        self, read: Read, verdict: Verdict, capture: Capture, load_seconds: float
+        self, read: Read, verdict: Verdict, capture: Capture, load_seconds: float, trace: str | None = None
     ) -> tuple[FillOutcome | None, Entry | None]:
         if capture.mismatched or capture.rows is None or capture.description is None:
             return None, None
@@ -334,6 +333,7 @@ class ReadPath:
                 self.settings.jittered(read.timeout),
                 load_seconds,
                 read.under,
+                trace,
             )
         except SerializationError as error:
             read.why = str(error)
@@ -376,7 +376,7 @@ class ReadPath:
     ) -> Decision:
         plan = read.plan
         hit = kind == "hit"
-        return Decision(
+        decision = Decision(
             self.settings.name,
             plan.op if plan is not None else "fetch",
             kind,
@@ -395,7 +395,10 @@ class ReadPath:
             read.at,
             lookup_seconds if lookup_seconds is not None else time.perf_counter() - read.started,
             entry.load_seconds if hit and entry is not None else load_seconds,
+            plan.sql if plan is not None else None,
         )
+        debug = self.binding.debug
+        return decision if debug is None else debug.completed(decision, read)
 
 
 def _options(state: Any, marker: Capture | Replay | None) -> dict[str, Any]:

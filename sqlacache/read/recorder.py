@@ -198,7 +198,7 @@ class Recorder:
             self._sqlacache_unlisted = column if isinstance(column, Column) else None
         selected = (args and args[0]) or kw.get("need_column_expressions")  # the first is populate_result_map
         if selected and column.type.dialect_impl(self.dialect)._has_column_expression:
-            _recording.get().opaque.append(repr(column.type))
+            _recording.get().opaque.append(type(column.type).__name__)
         try:
             return super()._label_select_column(  # type: ignore[misc]  # mixed into SQLCompiler
                 select, column, *args, **kw

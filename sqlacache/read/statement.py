@@ -7,7 +7,6 @@ read does.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,15 +16,15 @@ from typing import Any, NamedTuple
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import Column, Table
 
-from ..canonical import Canonical, NotCanonical
+from ..canonical import Canonical, NotCanonical, is_open
 from ..decisions import BypassReason, Op
+from ..digests import Conceal
+from ..logs import STATEMENT_UNKNOWN, log
 from ..tags import Shape, table_stamp
 from .compiled import StatementKey, bind_processors, compile_statement, parameters_of
 from .conditions import Bound, Source, Value, narrow
 from .operation import operation
 from .recorder import Recording, record
-
-logger = logging.getLogger("sqlacache")
 
 MAX_TAGS = 128
 """An IN with more values than this (as a product over the columns of one table) is not narrowed by."""
@@ -58,6 +57,8 @@ class _Narrowed:
     conditions: tuple[_Condition, ...]
     otherwise: _Narrowed | None = None
     """By fewer columns, where these have too many values."""
+    conceal: Conceal | None = None
+    """For :meth:`.tags.Shape.tag`; ``None`` where nothing is to be concealed: a key of integers, above all."""
 
     def resolve(self, parameters: Mapping[str, Any]) -> Dependency:
         choices: list[list[str]] = []
@@ -80,7 +81,8 @@ class _Narrowed:
                     choices.append([condition.canonical(value)])
         except (NotCanonical, TypeError):
             return self._wider(parameters)
-        return Dependency(self.shape, tuple(self.shape.tag(values) for values in product(*choices)))
+        tag, conceal = self.shape.tag, self.conceal
+        return Dependency(self.shape, tuple([tag(values, conceal) for values in product(*choices)]))
 
     def _wider(self, parameters: Mapping[str, Any]) -> Dependency:
         return self.otherwise.resolve(parameters) if self.otherwise is not None else Dependency(self.wide, ())
@@ -212,6 +214,8 @@ def analyse(
     pure_functions: frozenset[str] = frozenset(),
     views: Mapping[str, Sequence[str]] | Collection[str] = frozenset(),
     declared_views: Mapping[str, Sequence[str]] | None = None,
+    conceal: Conceal | None = None,
+    excluded: Callable[[Table], Collection[str]] = lambda table: (),
 ) -> Plan:
     """Analyse a statement's shape. A statement that cannot be analysed is one to bypass; SQLAlchemy says what is wrong.
 
@@ -227,6 +231,8 @@ def analyse(
         pure_functions: More functions that the user declares pure, in lower case.
         views: Relations of the database that are not tables.
         declared_views: What relations of the database read from, as the user declares once for all statements.
+        conceal: As writers have it, for :meth:`.tags.Shape.tag`.
+        excluded: Returns the database names of a table's columns of which nothing may be stored.
     """
     plan = Plan("fetch")
     views_known = declared_views or {}
@@ -244,14 +250,17 @@ def analyse(
         if plan.bypass is None and not plan.tables:
             plan.bypass, plan.notes = "untracked_source", "no table"
         if plan.bypass is None:
+            plan.bypass, plan.notes = _uses_excluded(recording, excluded)
+        if plan.bypass is None:
             _compile(plan, recording, statement, dialect, compiled_cache, names, schema_translate_map)
         if plan.bypass is None:
-            _depend(plan, recording, canonical, schema_translate_map)
+            _depend(plan, recording, canonical, schema_translate_map, conceal)
     except Exception as error:
         kind = type(error).__name__
         not_understood[kind] += 1
         if not_understood[kind] == 1:
-            logger.warning("cannot tell what a statement depends on (%r): not cached", error)
+            told = "cannot tell what a statement depends on (%s in its analysis): not cached"
+            log(STATEMENT_UNKNOWN, told, kind, way="read", error=kind)
         plan.bypass, plan.notes = "raw_sql", f"the statement cannot be analysed: {kind}"
     return plan
 
@@ -274,6 +283,18 @@ def _static_bypass(
         return "raw_sql", "text in the statement; name its tables with sqlacache_depends_on"
     if unknown:
         return "untracked_source", f"source {unknown[0]!r} is not a known table"
+    return None, ""
+
+
+def _uses_excluded(
+    recording: Recording, excluded: Callable[[Table], Collection[str]]
+) -> tuple[BypassReason | None, str]:
+    for table in recording.tables:
+        names = set(excluded(table))
+        if not (recording.text or recording.loose or table in recording.whole):
+            names &= set(recording.columns.get(table, ()))
+        if names:
+            return "opted_out", f"{table.fullname}.{min(names)} is used, which the configuration excludes"
     return None, ""
 
 
@@ -313,7 +334,11 @@ def _compile(
 
 
 def _depend(
-    plan: Plan, recording: Recording, canonical: Canonical, schema_translate_map: Mapping[Any, Any] | None
+    plan: Plan,
+    recording: Recording,
+    canonical: Canonical,
+    schema_translate_map: Mapping[Any, Any] | None,
+    conceal: Conceal | None,
 ) -> None:
     """Give the plan its dependencies. Text may name any column and undo any condition: then nothing is narrowed.
 
@@ -338,7 +363,8 @@ def _depend(
             conditions = [
                 condition
                 for source in found
-                if (condition := _narrowed(source, canonical, wide, recording.bind_names)) is not None
+                if (condition := _narrowed(source, canonical, wide, recording.bind_names, conceal))
+                is not None
             ]
         if conditions and len(conditions) == times:
             narrowed.update(dict.fromkeys(conditions))
@@ -351,7 +377,7 @@ def _depend(
 
 
 def _narrowed(
-    source: Source, canonical: Canonical, wide: Shape, bind_names: Mapping[Any, str]
+    source: Source, canonical: Canonical, wide: Shape, bind_names: Mapping[Any, str], conceal: Conceal | None
 ) -> _Narrowed | None:
     columns: dict[str, Column[Any]] = {column.name: column for column in source.table.columns}
     conditions: dict[str, _Condition] = {}
@@ -372,9 +398,12 @@ def _narrowed(
     fewer = sorted([name for name in ranked if name in single][:MAX_COLUMNS])
     if fewer and not single.issuperset(chosen):
         shape = Shape(wide.table, tuple(fewer), wide.footprint)
-        otherwise = _Narrowed(shape, wide, tuple(conditions[name] for name in fewer))
-    shape = Shape(wide.table, tuple(chosen), wide.footprint, keyed=keyed)
-    return _Narrowed(shape, wide, tuple(conditions[name] for name in chosen), otherwise)
+        otherwise = _Narrowed(shape, wide, tuple(conditions[name] for name in fewer), conceal=conceal)
+    shown = tuple(is_open(columns[name], canonical.dialect) for name in chosen) if keyed else ()
+    shape = Shape(wide.table, tuple(chosen), wide.footprint, keyed, shown)
+    if keyed and all(shown):
+        conceal = None
+    return _Narrowed(shape, wide, tuple(conditions[name] for name in chosen), otherwise, conceal)
 
 
 def _condition(

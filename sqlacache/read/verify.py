@@ -13,21 +13,21 @@ A database may return rows in any order, and breaks ties in ORDER BY as it likes
 
 from __future__ import annotations
 
-import logging
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..decisions import Verification, VerificationOutcome
-from ..errors import TransportError
+from ..errors import CacheError, TransportError
+from ..logs import MISMATCH, Seldom, log
 from ..store.stamps import Entry, decide
 
 if TYPE_CHECKING:
     from ..binding import Binding
+    from ..explanation import Explanation
     from .identify import Read
-
-logger = logging.getLogger("sqlacache")
 
 
 class Verifier:
@@ -36,6 +36,7 @@ class Verifier:
     def __init__(self, binding: Binding) -> None:
         self._binding = binding
         self._fraction = binding.settings.verify
+        self._seldom = Seldom()
 
     def wants(self, read: Read) -> bool:
         """Tell whether a hit is to be loaded, too, and compared.
@@ -72,7 +73,7 @@ class Verifier:
             read.at,
         )
         if outcome == "mismatch":
-            self._log(verification, cached, loaded)
+            self._log(read, verification, cached, loaded)
         self._binding.observers.verified(verification)
         return outcome
 
@@ -86,12 +87,17 @@ class Verifier:
         # Whatever is stored under the key by now: it is this entry's stamps that are asked about.
         return decide(read.names, read.keys, sample._replace(entry=entry, gone=None)).entry is entry
 
-    def _log(self, found: Verification, cached: Sequence[Any], loaded: Sequence[Any]) -> None:
+    def _log(self, read: Read, found: Verification, cached: Sequence[Any], loaded: Sequence[Any]) -> None:
+        suppressed = self._seldom.passes()
+        if suppressed is None:
+            return
+        told = self._explained(read, found)
         missing = Counter(map(repr, loaded)) - Counter(map(repr, cached))
         extra = Counter(map(repr, cached)) - Counter(map(repr, loaded))
-        logger.error(
+        log(
+            MISMATCH,
             "%s: a stale entry would have been served: %s of %s, depends on %s, stored at %.3f: %d row(s) cached, "
-            "%d in the database; %d row(s) are only in the database, %d only in the cache",
+            "%d in the database; %d row(s) are only in the database, %d only in the cache\n%s",
             found.cache,
             found.key,
             found.database,
@@ -101,13 +107,31 @@ class Verifier:
             found.database_rows,
             missing.total(),
             extra.total(),
-            extra={
-                "event": "sqlacache.verification.mismatch",
-                "sqlacache_key": found.key,
-                "sqlacache_database": found.database,
-                "sqlacache_tags": found.tags,
-            },
+            told if told is not None else "nothing more is known of it",
+            cache=found.cache,
+            database=found.database,
+            tables=found.tables,
+            key=found.key,
+            tags=found.tags,
+            cached_rows=found.cached_rows,
+            database_rows=found.database_rows,
+            explanation=None if told is None else told.to_dict(),
+            suppressed=suppressed,
         )
+
+    def _explained(self, read: Read, found: Verification) -> Explanation | None:
+        """Explain the entry as it lies in the store, where it holds: the statement, its stamps, when it was stored."""
+        from ..explain import explain_key  # which explains reads, and so knows the way of a read
+
+        binding, plan = self._binding, read.plan
+        try:
+            told = explain_key(binding, found.key, binding.manager.history)
+        except CacheError:  # no answer any more
+            return None
+        if told is None or told.parts is None or plan is None:
+            return told
+        parts = told.parts._replace(database=found.database, sql=plan.sql, values=tuple(plan.order))
+        return replace(told, parts=parts)
 
 
 def _same(cached: Sequence[Any], loaded: Sequence[Any]) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from ssl import SSLError
 
+from ..backend import masked
 from ..errors import TransportError
 from ..forks import renew
 
@@ -84,4 +85,6 @@ def describe(error: BaseException) -> str:
     text, behind = str(error), error.__cause__ or error.__context__
     if isinstance(behind, SSLError) and behind.reason and behind.reason not in text:
         text = f"{text} {behind}"
+    if "://" in text:
+        text = masked(text)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

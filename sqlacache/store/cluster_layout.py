@@ -25,9 +25,9 @@ _AFTER_NAME = "#:?("
 class ClusterLayout(Layout):
     """Keys of one database under one prefix, on a cluster."""
 
-    def __init__(self, prefix: str, database: str, protocol: int = PROTOCOL) -> None:
+    def __init__(self, prefix: str, database: str, protocol: int = PROTOCOL, scheme: int = 0) -> None:
         self._roots: dict[str, str] = {}
-        super().__init__(prefix, database, protocol)
+        super().__init__(prefix, database, protocol, scheme)
 
     def _tag(self, table: str) -> str:
         return self.prefix if table == EVERYTHING else f"{self.database}:{quote(table, safe=_SAFE)}"

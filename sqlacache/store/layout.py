@@ -13,13 +13,38 @@ from urllib.parse import quote
 
 from .records import PROTOCOL
 
+_SCHEME_DIGITS = 13
+"""Of a number of 40 bits."""
+
+
+def spoken(protocol: int, scheme: int) -> int:
+    """Return the number of a protocol under a scheme: its own, or with that of the scheme written after it."""
+    return protocol * 10**_SCHEME_DIGITS + scheme if scheme else protocol
+
+
+def scheme_of(number: int, protocol: int = PROTOCOL) -> int | None:
+    """Return the scheme of a number that :func:`spoken` returned; ``None`` if it is that of another protocol."""
+    if number == protocol:
+        return 0
+    base, scheme = divmod(number, 10**_SCHEME_DIGITS)
+    return scheme if base == protocol and scheme else None
+
 
 class Layout:
-    """Keys of one database under one prefix, on one server; ``protocol`` is for tests of two versions side by side."""
+    """Keys of one database under one prefix, on one server.
 
-    def __init__(self, prefix: str, database: str, protocol: int = PROTOCOL) -> None:
+    Args:
+        prefix: Under which everything lies.
+        database: Its name.
+        protocol: For tests of two versions side by side.
+        scheme: How values appear in names (:mod:`sqlacache.digests`).
+    """
+
+    def __init__(self, prefix: str, database: str, protocol: int = PROTOCOL, scheme: int = 0) -> None:
         self.prefix = prefix
         self.protocol = protocol
+        self.spoken = spoken(protocol, scheme)
+        """What the generation says of the protocol: those of two schemes void what the other stored."""
         self.database = quote(database, safe="/@+=,.")
         self._stamps = f"{self._root('')}s:"
         self._entries = f"{self._root('')}e:"

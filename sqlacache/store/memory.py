@@ -281,6 +281,9 @@ class MemoryStore:
             for table, what in touched.items():
                 if not self._stamps.keys().isdisjoint(what.names()):
                     self._replace(what, causes[table], None, 0)
+                if what.scope != "table" and token not in self._writers.get(table, ()):
+                    # Its lease ended: readers may have registered shapes since that phase one did not touch.
+                    self._replace(TableTouch(table, what.cause, "table"), causes[table], None, 0)
             self._release(token, touched)
 
     def unmark(self, token: str, touched: Mapping[str, TableTouch]) -> None:

@@ -30,6 +30,7 @@ def set_up(cashews: Cache, settings: Settings, front: Front) -> Any:
         backend=backend,
         codec=settings.codec,
         prefix_of_keys=settings.prefix,
+        scheme=settings.digests.scheme,
         breaker=Breaker(),
         front=front,
     )

@@ -54,4 +54,4 @@ async def _depends(transport: Caller, key: bytes, stamps: Collection[str]) -> bo
             found = decode_header((await transport.call(b"GET", key)).value or b"")
     except (SerializationError, EOFError):
         return bool(data)
-    return any(name in stamps for name, _, _ in found[1])
+    return any(name in stamps for name, _, _ in found.stamps)

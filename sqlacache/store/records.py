@@ -7,7 +7,8 @@ A stamp is ``nonce|version|ttl|tokens|cause`` (see ``lua/common.lua``). An entry
 
     magic "sqle" | CRC-32 of the header | length of the header | header | rows as the codec encoded them
 
-The header is a MessagePack list; the rows have the codec's own envelope and checksum.
+The header is a MessagePack list; the rows have the codec's own envelope and checksum. What a reader does not know at
+the end of the list it leaves alone: so a trace came to be there, of entries that were stored under one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import re
 import time
 from struct import Struct
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 from zlib import crc32
 
 import msgpack
@@ -42,8 +43,26 @@ _NEVER = 1e11
 _FAR = 2 * 86400
 """Seconds: no lease lasts a day, and no clock is a day off."""
 _ENTRY = Struct(">4sII")
+_STAMP_TYPES = (str, int, int)
+"""Of the name, version and nonce of each stamp that an entry was filled under."""
+_TRACE = re.compile("00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+"""A W3C ``traceparent``."""
 _MAGIC = b"sqle"
 _CAUSES = frozenset(get_args(EvictionCause))
+
+
+class Header(NamedTuple):
+    """What an entry says before its rows; the fields of :class:`~sqlacache.store.stamps.Entry`."""
+
+    under: Any
+    stamps: tuple[tuple[str, int, int], ...]
+    stored_at: float
+    expires_at: float
+    load_seconds: float
+    rows: int
+    trace: str | None
+    end: int
+    """Where its rows begin."""
 
 
 class RemoteStamp:
@@ -139,7 +158,8 @@ def decode_cause(data: bytes) -> Cause | None:
 def encode_shape(shape: Shape) -> bytes:
     """Return a shape's byte form, the same in every process."""
     footprint = None if shape.footprint is None else sorted(shape.footprint)
-    data: bytes = msgpack.packb([shape.table, list(shape.columns), footprint, shape.keyed])
+    keyed = list(shape.shown) or shape.keyed
+    data: bytes = msgpack.packb([shape.table, list(shape.columns), footprint, keyed])
     return data
 
 
@@ -152,6 +172,7 @@ def decode_shape(data: bytes) -> Shape:
             tuple(map(str, columns)),
             None if footprint is None else frozenset(map(str, footprint)),
             bool(keyed),
+            tuple(map(bool, keyed)) if isinstance(keyed, list) else (),
         )
     except Exception as error:  # msgpack raises what it likes for bytes that are not its own
         raise SerializationError(f"bytes that are not a shape: {error!r:.200}") from error
@@ -159,14 +180,16 @@ def decode_shape(data: bytes) -> Shape:
 
 def encode_entry(entry: Entry, rows: bytes) -> bytes:
     """Return an entry's byte form around its encoded rows."""
-    header: bytes = msgpack.packb(
-        [entry.under, entry.stamps, entry.stored_at, entry.expires_at, entry.load_seconds, entry.count]
-    )
+    said: list[Any] = [entry.under, entry.stamps, entry.stored_at, entry.expires_at]
+    said += [entry.load_seconds, entry.count]
+    if entry.trace is not None:
+        said.append(entry.trace)
+    header: bytes = msgpack.packb(said)
     return b"".join((_ENTRY.pack(_MAGIC, crc32(header), len(header)), header, rows))
 
 
-def decode_header(data: bytes) -> tuple[Any, ...]:
-    """Return the header of an entry, of which at least the beginning is given, and where its rows begin.
+def decode_header(data: bytes) -> Header:
+    """Return the header of an entry, of which at least the beginning is given.
 
     Raises :class:`SerializationError` for other bytes, and ``EOFError`` when more of them are needed.
     """
@@ -180,16 +203,21 @@ def decode_header(data: bytes) -> tuple[Any, ...]:
             raise EOFError(end)
         if crc32(header) != checksum:
             raise SerializationError("damaged: the checksum does not fit")
-        under, stamps, stored_at, expires_at, load_seconds, count = msgpack.unpackb(header, use_list=False)
+        said = msgpack.unpackb(header, use_list=False)
+        under, stamps, stored_at, expires_at, load_seconds, count = said[:6]
         if (
             type(stamps) is not tuple
-            or any(type(stamp) is not tuple or len(stamp) != 3 for stamp in stamps)
+            or any(type(stamp) is not tuple or tuple(map(type, stamp)) != _STAMP_TYPES for stamp in stamps)
             or not all(
-                type(number) in (int, float) for number in (stored_at, expires_at, load_seconds, count)
+                type(number) in (int, float) and 0 <= number < _NEVER
+                for number in (stored_at, expires_at, load_seconds, count)
             )
         ):
             raise SerializationError("bytes that are not an entry")
-        return under, stamps, stored_at, expires_at, load_seconds, count, end
+        trace = said[6] if len(said) > 6 else None
+        if trace is not None and (type(trace) is not str or _TRACE.fullmatch(trace) is None):
+            trace = None
+        return Header(under, stamps, stored_at, expires_at, load_seconds, count, trace, end)
     except (SerializationError, EOFError):
         raise
     except Exception as error:  # struct and msgpack raise what they like for bytes that are not theirs
@@ -199,18 +227,19 @@ def decode_header(data: bytes) -> tuple[Any, ...]:
 def decode_entry(data: bytes) -> Entry:
     """Return an entry whose rows are still encoded (``data``); raise :class:`SerializationError` for other bytes."""
     try:
-        under, stamps, stored_at, expires_at, load_seconds, count, end = decode_header(data)
+        header = decode_header(data)
     except EOFError as error:
         raise SerializationError("an entry that was cut") from error
     return Entry(
-        stamps=stamps,
+        stamps=header.stamps,
         description=(),
         rows=(),
-        data=data[end:],
-        stored_at=stored_at,
-        expires_at=expires_at,
-        load_seconds=load_seconds,
-        size=len(data) - end,
-        count=count,
-        under=under,
+        data=data[header.end :],
+        stored_at=header.stored_at,
+        expires_at=header.expires_at,
+        load_seconds=header.load_seconds,
+        size=len(data) - header.end,
+        count=header.rows,
+        under=header.under,
+        trace=header.trace,
     )

@@ -24,7 +24,7 @@ from ..errors import SerializationError
 from ..tags import EVERYTHING, Shape, TableTouch, table_stamp
 from .announcing import Announcement
 from .codec import Codec
-from .layout import Layout
+from .layout import Layout, scheme_of
 from .local import LocalTier
 from .purging import purge
 from .pushed import Generation, PushedTier
@@ -94,7 +94,7 @@ class RedisStore:
         self.on_resync: Callable[[int, str], None] = lambda entries, why: None
         """Told how many entries left the pushed tier because announcements may have been missed, and why."""
         self._commits = self._make_commits()
-        self._ours = b"%d|" % layout.protocol
+        self._ours = b"%d|" % layout.spoken
         self._registered: dict[str, tuple[Any, int]] = {}
         self._expiries: OrderedDict[str, float] = OrderedDict()
 
@@ -145,7 +145,7 @@ class RedisStore:
         if found.mode is not None and found.mode in _MODES:
             return _nothing(len(names), "disabled", f"the mode of all processes is {_text(found.mode)}")
         if found.fence is not None and found.fence.isdigit():
-            return _nothing(len(names), "protocol_mismatch", "another version writes here, too")
+            return _nothing(len(names), "protocol_mismatch", self._other(_text(found.fence)))
         if found.generation is None:
             gone: MissReason | None = "generation_changed" if found.data is not None else None
             return Sample(None, [None] * len(names), gone)
@@ -209,7 +209,7 @@ class RedisStore:
             self._expiries.popitem(last=False)
 
     def _why_gone(self, key: str) -> MissReason | None:
-        expires_at = self._expiries.pop(key, None)
+        expires_at = self._expiries.get(key)
         if expires_at is None:
             return None
         return "expired" if expires_at <= time.time() else "backend_evicted"
@@ -231,8 +231,7 @@ class RedisStore:
         status, generation, found = self._wait(within, self._sample(names, by_table, ttl))
         generation = Generation(generation, arrived)
         if status == b"fenced":
-            why = "another version writes here, too"
-            return _nothing(len(names), "protocol_mismatch", why), False
+            return _nothing(len(names), "protocol_mismatch", self._other("")), False
         stamps: list[Any] = [decode_stamp(stamp) for stamp in found]
         sample = Sample(None, stamps, under=generation)
         if status != b"ok":
@@ -258,7 +257,7 @@ class RedisStore:
             for shape in wanted:
                 arguments += [shape.name, encode_shape(shape)]
         keys += layout.stamps(names)
-        answer = await run(self.transport, layout.protocol, SAMPLE, keys, "", self.lease, arguments)
+        answer = await run(self.transport, layout.spoken, SAMPLE, keys, "", self.lease, arguments)
         status, generation, found = answer.value
         return status, generation, found
 
@@ -312,7 +311,7 @@ class RedisStore:
         keys += [layout.stamp(names[place], home) for place in beside]
         nonces = [b"%016x" % entry.stamps[place][2] for place in beside]
         return (
-            await run(self.transport, layout.protocol, FILL, keys, "", self.lease, [data, life, *nonces])
+            await run(self.transport, layout.spoken, FILL, keys, "", self.lease, [data, life, *nonces])
         ).value
 
     def _beside(self, names: Sequence[str], home: str) -> Sequence[int]:
@@ -411,6 +410,12 @@ class RedisStore:
         # The pushed tier does not look at the mode with every read.
         await self.transport.call(b"PUBLISH", self.layout.generation(EVERYTHING), mode)
 
+    def _other(self, number: str) -> str:
+        """Say who else writes under the prefix: the fence has the number of one of both, ours or the other."""
+        if number.isdecimal() and scheme_of(int(number), self.layout.protocol) is None:
+            return f"a version of protocol {number} writes here, too"
+        return "another version, or a process with another digest_key or expose_values, writes here, too"
+
     async def troubles(self) -> list[str]:
         """Return what keeps every process from serving, in words; raise :class:`TransportError` without an answer."""
         layout = self.layout
@@ -420,7 +425,7 @@ class RedisStore:
         if mode is not None and mode in _MODES:
             found.append(f"the mode of all processes is {_text(mode)}")
         if fence is not None and fence.isdigit():
-            found.append(f"a version of protocol {_text(fence)} writes here, too")
+            found.append(self._other(_text(fence)))
         if run == UNKNOWN_RUN:
             found.append("the server does not tell its run id: restarts and failovers go unnoticed")
         return found

@@ -49,6 +49,7 @@ class RedisBackend(CashewsRedis):
         prefix_of_keys: Under which every key lies.
         breaker: Opened when the server does not answer.
         front: How answers are waited for.
+        scheme: How values appear in names (:mod:`sqlacache.digests`).
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class RedisBackend(CashewsRedis):
         prefix_of_keys: str,
         breaker: Breaker,
         front: Front,
+        scheme: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(address, suppress=False, **kwargs)
@@ -81,6 +83,7 @@ class RedisBackend(CashewsRedis):
         self._bound = backend.bound
         self.subscription = Subscription(self.transport, beat=backend.bound / 4)
         self._prefix = prefix_of_keys
+        self.scheme = scheme
         self._stores: dict[str, RedisStore] = {}
 
     @property
@@ -134,7 +137,11 @@ class RedisBackend(CashewsRedis):
                 local = LocalTier(max_bytes, on_drop)
             kind, layout = (ClusterStore, ClusterLayout) if self._is_cluster else (RedisStore, Layout)
             store = self._stores[database] = kind(
-                self.transport, layout(self._prefix, database), codec=self._codec, lease=lease, local=local
+                self.transport,
+                layout(self._prefix, database, scheme=self.scheme),
+                codec=self._codec,
+                lease=lease,
+                local=local,
             )
         return store
 

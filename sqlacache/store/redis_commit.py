@@ -115,7 +115,7 @@ class Commits:
                 revisions.get(table, b""),
                 b"" if cause is None else encode_cause(cause),
             ]
-        return (await run(self.transport, layout.protocol, script, keys, token, self.lease, arguments)).value
+        return (await run(self.transport, layout.spoken, script, keys, token, self.lease, arguments)).value
 
     def _learn(self, touched: Mapping[str, TableTouch], registries: Sequence[Sequence[bytes]]) -> None:
         """Take over the registries that a commit found changed."""
@@ -131,10 +131,13 @@ class Commits:
 def _registry(flat: Sequence[bytes]) -> tuple[bytes, tuple[Shape, ...]]:
     """Return a registry's revision and shapes, of the fields and values of its hash.
 
-    Raises :class:`~sqlacache.errors.SerializationError` for a shape that cannot be read.
+    Raises :class:`~sqlacache.errors.SerializationError` for a shape that cannot be read, or that has another's name.
     """
     fields = dict(zip(flat[::2], flat[1::2]))
-    return fields.pop(b"", b""), tuple(map(decode_shape, fields.values()))
+    revision, shapes = fields.pop(b"", b""), tuple(map(decode_shape, fields.values()))
+    if [shape.name.encode("utf-8", "surrogatepass") for shape in shapes] != list(fields):
+        raise SerializationError("a shape under the name of another")
+    return revision, shapes
 
 
 def run(

@@ -46,6 +46,8 @@ class Entry:
     """The server's generation that the stamps were sampled under (:attr:`Sample.under`)."""
     encoded: bytes | None = None
     """The rows' byte form, for a store that keeps bytes; only while the entry is being stored."""
+    trace: str | None = None
+    """W3C ``traceparent`` of the read that stored it, if that was traced."""
 
 
 class Sample(NamedTuple):
@@ -119,10 +121,8 @@ def decide(names: Sequence[str], keys: frozenset[str], sample: Sample) -> Verdic
             changed.append(StampChange(name, was[0], stamp.version))
             if stamp.cause is not None and (cause is None or stamp.cause.at > cause.at):
                 cause, first = stamp.cause, name
-    if not changed:
-        if in_flight:
-            return Verdict(None, "write_in_flight", (), None, False)
-        return Verdict(entry, None, (), None, False)
+    if not changed:  # in another order, or with others beside them: no entry that was filled for this read
+        return Verdict(None, "write_in_flight" if in_flight else "unknown", (), None, fillable)
     if cause is None or first is None:
         reason = "write_in_flight" if in_flight else "backend_evicted"
     elif cause.cause in ("touched", "explicit", "flush"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -12,11 +11,10 @@ from typing import Any, Protocol
 from ..errors import SerializationError
 from ..forks import renew
 from ..front.port import Worker
+from ..logs import SUBSCRIPTION_FAILED, Seldom, log
 from .announcing import Announcement, decode
 from .breaker import describe
 from .transport import FAILURES, Transport
-
-logger = logging.getLogger("sqlacache")
 
 LONGEST_WAIT = 1.0
 """Seconds between attempts to connect, at most."""
@@ -52,6 +50,7 @@ class Subscription:
         self._confirmed: set[bytes] = set()
         """Channels that the server has confirmed; what it announces there arrives."""
         self._worker: Worker | None = None
+        self._seldom = Seldom()
         self.forked()
         renew(self)
         self.unreadable = 0
@@ -111,7 +110,14 @@ class Subscription:
                 self._lost(describe(error))
             except Exception as error:
                 # Whatever it was: a task that ended would leave the pushed tier off for good.
-                logger.exception("the subscription failed and begins anew")
+                if (suppressed := self._seldom.passes()) is not None:
+                    log(
+                        SUBSCRIPTION_FAILED,
+                        "the subscription failed and begins anew",
+                        exc_info=error,
+                        error=type(error).__name__,
+                        suppressed=suppressed,
+                    )
                 self._lost(describe(error))
             if time.monotonic() - began > 5 * LONGEST_WAIT:
                 wait = 0.05

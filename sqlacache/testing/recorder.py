@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect
 
+from ..canonical import Private
 from ..decisions import Decision, Drop, Invalidation, Verification
 from ..observers import Observer
 
@@ -75,17 +76,21 @@ class Recorder(Observer):
         values = list(key) if isinstance(key, (tuple, list)) else [key]
         if len(values) != len(columns):
             raise ValueError(f"{model.__name__}: a primary key has {len(columns)} value(s), got {key!r}")
-        named = {column.name: self._texts(column, value) for column, value in zip(columns, values)}
+        named = {column.name: self._texts(table, column, value) for column, value in zip(columns, values)}
         wanted = {",".join(texts) for texts in zip(*(named[name] for name in sorted(named)))}
         return [decision for decision in found if decision.op == "get" and wanted & _keys(decision, table)]
 
-    def _texts(self, column: Any, value: Any) -> list[str]:
+    def _texts(self, table: Any, column: Any, value: Any) -> list[str]:
         """Return a key's value as tags have it, by each database that the cache is bound to."""
         texts = [str(value)]
         for binding in self._cache.bindings if self._cache is not None else ():
             normalise = binding.canonical.of(column)
+            conceal = binding.settings.digests.conceal
             try:
-                texts.append(str(value) if normalise is None else normalise(value))
+                text = str(value) if normalise is None else normalise(value)
+                if conceal is not None and isinstance(text, Private):
+                    text = conceal(table.fullname, column.name, text)
+                texts.append(text)
             except ValueError:  # not a value of this column: no read can have had it as its key
                 texts.append(str(value))
         return texts

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event
 
 from ..read.replay import MARKER
-from ..tags import EVERYTHING
 from .dml import Change
 from .ledger import existing_ledger, ledger_of
 
@@ -106,6 +105,8 @@ class DialectHooks:
         if ledger is not None and ledger.inserting is not None:
             self._path.complete_insert(ledger, context)
         self._path.before_statement(connection, ledger, statement, context)
+        if self._binding.debug is not None:
+            self._binding.debug.note(connection, context)
 
     def _run(self, context: Any, cursor: Any, statement: str, execute: Callable[[], None]) -> None:
         connection = context.root_connection
@@ -201,9 +202,7 @@ class DialectHooks:
         ) -> None:
             if recover:
                 # Prepared elsewhere or long ago: nobody here knows what it wrote.
-                ledger_of(connection).add(
-                    [Change(EVERYTHING, "update", None, None, "raw_write", "COMMIT PREPARED")]
-                )
+                ledger_of(connection).add([Change.of_everything("COMMIT PREPARED")])
             self._complete_insert(connection)
             run = partial(original, connection, xid, is_prepared=is_prepared, recover=recover)
             self._path.commit(connection, partial(_unnoted, connection, run))

@@ -11,7 +11,6 @@ known what follows, the wider change is chosen:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -19,11 +18,10 @@ from sqlalchemy.schema import Table
 
 from ..canonical import NULL
 from ..decisions import EvictionCause
+from ..logs import TRIGGER_UNKNOWN, log
 from ..tags import EVERYTHING
 from .catalog import Cascade, Catalog, Trigger, cascades
 from .dml import Change, RowChange
-
-logger = logging.getLogger("sqlacache")
 
 _OF_ANY_KIND = frozenset({"trigger", "touched", "explicit"})
 """Causes of changes that say ``update`` and may be inserts and deletes as well."""
@@ -83,12 +81,15 @@ class Consequences:
             return tuple(
                 dict.fromkeys(name for named in sorted(trigger.writes) for name in self._called(named))
             )
-        logger.warning(
+        log(
+            TRIGGER_UNKNOWN,
             "trigger %r on %s may write anything: every commit that fires it evicts everything; "
             "declare what it writes with writes_also={%r: [...]}",
             trigger.name,
             trigger.table,
             trigger.table,
+            table=trigger.table,
+            trigger=trigger.name,
         )
         return (EVERYTHING,)
 

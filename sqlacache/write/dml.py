@@ -17,7 +17,6 @@ Two things about that event (both tested):
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections import Counter
 from typing import Any
@@ -30,14 +29,13 @@ from sqlalchemy.sql.expression import Delete, Insert, TextualSelect, Update
 from sqlalchemy.sql.functions import FunctionElement
 
 from ..canonical import Canonical
+from ..logs import STATEMENT_UNKNOWN, log
 from .plan import EVERYTHING, Change, DmlPlan, Op, Part, RowChange, everything
 from .rawsql import PURE_FUNCTIONS, classify, modifies
 from .reader import Reader, written_table
 from .sqlwords import HARMLESS_FUNCTIONS
 
 __all__ = ["EVERYTHING", "Change", "DmlPlan", "RowChange", "analyse", "is_ready", "not_understood"]
-
-logger = logging.getLogger("sqlacache")
 
 not_understood: Counter[str] = Counter()
 """Statements whose analysis raised, by the kind of error; each counted as a change of everything."""
@@ -61,11 +59,11 @@ def analyse(compiled: Compiled, canonical: Canonical | None = None) -> DmlPlan |
     try:
         plan = _analysed(compiled, canonical or Canonical(compiled.dialect))
     except Exception as error:
-        not_understood[type(error).__name__] += 1
-        if not_understood[type(error).__name__] == 1:
-            logger.warning(
-                "cannot tell what %r changes (%r): taken as everything", str(compiled)[:200], error
-            )
+        kind = type(error).__name__
+        not_understood[kind] += 1
+        if not_understood[kind] == 1:
+            told = "cannot tell what a statement changes (%s in its analysis): taken as everything"
+            log(STATEMENT_UNKNOWN, told, kind, way="write", error=kind)
         plan = DmlPlan([everything("not understood")])
     _plans[compiled] = (canonical, plan)
     return plan

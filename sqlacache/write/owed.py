@@ -15,7 +15,6 @@ could not deliver.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import Counter
@@ -28,8 +27,6 @@ from .dml import Change
 
 if TYPE_CHECKING:
     from ..binding import Binding
-
-logger = logging.getLogger("sqlacache")
 
 MAX_OWED = 1000
 """Changes kept one by one; more become one invalidation of everything."""
@@ -130,7 +127,7 @@ class Owed:
         with self._lock:
             if self._count <= MAX_OWED:
                 return
-            everything = Change(EVERYTHING, "update", None, None, "raw_write", "invalidations owed")
+            everything = Change.of_everything("invalidations owed")
             debts, self._debts = self._debts, []
             for debt in debts:
                 self._held.subtract({change.table for change in debt.changes})

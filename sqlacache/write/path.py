@@ -24,7 +24,7 @@ from sqlalchemy.schema import Table
 
 from ..errors import TransportError
 from ..read.session import driver_connection, driver_in_transaction
-from ..tags import EVERYTHING, ChangeLike
+from ..tags import ChangeLike
 from .coarse import Coarse, Unread
 from .dml import Change, DmlPlan, RowChange, analyse, is_ready
 from .ending import COMMITTING, has_ended, may_commit, takes_effect_at_once
@@ -84,7 +84,7 @@ class WritePath:
             ledger.session_state = True
         writing = [name for name in plan.functions if self.binding.may_write(name)]
         if writing:
-            changes = [Change(EVERYTHING, "update", None, None, "raw_write", f"{writing[0]}()")]
+            changes = [Change.of_everything(f"{writing[0]}()")]
         pending = None
         if stated and self.binding.settings.old_values == "read" and not translate and not writing:
             pending = Pending(stated, partial(plan.matched, context.compiled_parameters))
@@ -101,14 +101,8 @@ class WritePath:
             return  # what the dialect sends to end a transaction in two phases
         ledger.begin(context)
         if kind == "write":
-            summary = (
-                "DDL"
-                if context.isddl
-                else statement.split(None, 1)[0].upper()[:20]
-                if statement.split()
-                else ""
-            )
-            change = Change(EVERYTHING, "update", None, None, "raw_write", summary)
+            summary = "DDL" if context.isddl else _verb(statement)
+            change = Change.of_everything(summary)
             self._note(ledger, [change])
             hiding = temporary_relation(statement, dialect)
             if hiding is not None and hiding in _bare_names(self.binding.models.tables()):
@@ -271,9 +265,7 @@ class WritePath:
         ledger = ledger_of(pooled)
         if ledger.epoch != self.binding.epoch:
             # Checked out before the engine was bound: nobody saw what it wrote.
-            ledger.add(
-                [Change(EVERYTHING, "update", None, None, "raw_write", "a transaction begun before bind()")]
-            )
+            ledger.add([Change.of_everything("a transaction begun before bind()")])
         if not ledger.changes:
             execute()
             self.forget(ledger)
@@ -329,6 +321,8 @@ class WritePath:
         if unread is not None:
             return unread
         commit = Commit(self, ledger.resolved(self.binding.keys))
+        if self.binding.debug is not None:
+            commit.origins = self.binding.debug.origins(ledger)
         commit.mark()
         return commit
 
@@ -337,13 +331,15 @@ class WritePath:
     def replace(self, changes: Sequence[ChangeLike]) -> int:
         """Replace at once the stamps of something that already happened; return how many there were."""
         commit = Commit(self, changes)
+        if self.binding.debug is not None:
+            commit.origins = self.binding.debug.origins_of_call(changes)
         commit.mark(called=True)
         commit.settle(called=True)
         return sum(commit.replaced.values())
 
     def everything_is_written(self, statement: str) -> Commit:
         """Mark everything as being written; the caller settles it, or the lease ends."""
-        commit = Commit(self, [Change(EVERYTHING, "update", None, None, "raw_write", statement)])
+        commit = Commit(self, [Change.of_everything(statement)])
         try:
             commit.mark(called=True)
         except TransportError:
@@ -355,6 +351,12 @@ class WritePath:
 
 def _bare_names(tables: Iterable[str]) -> set[str]:
     return {name.rpartition(".")[2].lower() for name in tables}
+
+
+def _verb(statement: str) -> str:
+    """Return the word that a statement begins with; not a comment, which may say anything."""
+    word = statement.split(None, 1)[0].upper() if statement.split() else ""
+    return word[:20] if word.isalpha() else "SQL"
 
 
 def _savepoint_name(statement: str) -> str:

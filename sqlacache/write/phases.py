@@ -10,11 +10,12 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..decisions import Cause, EvictionCause, Invalidation, TableChange
+from ..decisions import CallSite, Cause, EvictionCause, Invalidation, Parameters, TableChange
 from ..errors import TransportError
 from ..tags import ChangeLike, TableTouch, touch
 
 if TYPE_CHECKING:
+    from ..debugging import Origins
     from .path import WritePath
 
 MAX_TAGS_TOLD = 20
@@ -36,12 +37,18 @@ def writer_token() -> str:
 class _Causes(Mapping[str, Cause]):
     """The cause of each table touched, made when it is asked for: few writes have stamps to replace on every table."""
 
-    __slots__ = ("_at", "_host", "_made", "_touched", "_traceparent")
+    __slots__ = ("_at", "_host", "_made", "_origins", "_touched", "_traceparent")
 
     def __init__(
-        self, touched: Mapping[str, TableTouch], at: float, host: str, traceparent: str | None
+        self,
+        touched: Mapping[str, TableTouch],
+        at: float,
+        host: str,
+        traceparent: str | None,
+        origins: Origins,
     ) -> None:
         self._touched, self._at, self._host, self._traceparent = touched, at, host, traceparent
+        self._origins = origins
         self._made: dict[str, Cause] = {}
 
     def __getitem__(self, table: str) -> Cause:
@@ -61,6 +68,7 @@ class _Causes(Mapping[str, Cause]):
             os.getpid(),
             self._host,
             self._traceparent,
+            *_origin(what, self._origins),
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -81,6 +89,8 @@ class Commit:
         self.touched: dict[str, TableTouch] = {}
         self.causes: Mapping[str, Cause] = {}
         self.replaced: dict[str, int] = {}
+        self.origins: Origins = {}
+        """Where what is written comes from, with ``debug=True``."""
         self.scopes: list[Any] = []
         self.traceparent: str | None = None
         self.at = time.time()
@@ -148,8 +158,8 @@ class Commit:
         tables = {change.table for change in self.changes}
         registered = self.binding.store.shapes(tables)
         shapes = {table: found for table, (_, found) in registered.items()}
-        self.touched = touch(self.changes, shapes, self.binding.keys)
-        self.causes = _Causes(self.touched, self.at, self.path.host, self.traceparent)
+        self.touched = touch(self.changes, shapes, self.binding.keys, self.binding.settings.digests.conceal)
+        self.causes = _Causes(self.touched, self.at, self.path.host, self.traceparent, self.origins)
         return {table: revision for table, (revision, _) in registered.items()}
 
     def settle(self, *, called: bool = False) -> None:
@@ -238,4 +248,9 @@ class Commit:
             None if what.columns is None else tuple(sorted(what.columns)),
             evicted,
             what.bumped and evicted > 0,
+            *_origin(what, self.origins),
         )
+
+
+def _origin(what: TableTouch, origins: Origins) -> tuple[CallSite | None, Parameters | None]:
+    return origins.get((what.table, what.cause, what.statement), (None, None)) if origins else (None, None)

@@ -61,6 +61,11 @@ class Change:
     overwrites: frozenset[str] | None = None
     """Of an upsert by primary key: the columns that it writes of a row that is there."""
 
+    @classmethod
+    def of_everything(cls, statement: str, cause: EvictionCause = "raw_write") -> Change:
+        """Return a change that may be of anything, for what cannot be told."""
+        return cls(EVERYTHING, "update", None, None, cause, statement)
+
 
 class Part:
     """A write to one table of which no row is known: the base of those where some are."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Column, Date, Integer, MetaData, String, Table, event, func, select
 from sqlalchemy.dialects import postgresql
 
-from sqlacache.canonical import canonicaliser
+from sqlacache.canonical import Private, canonicaliser, is_open
 from sqlacache.cli import writes
 from sqlacache.cli.connect import Where, connected
 from tests.support.models import Order, Stock, Team, User
@@ -249,15 +249,19 @@ def test_a_key_as_the_database_shows_it_is_found_whatever_its_type(data: st.Data
     Table("t", MetaData(), column)
     canonical = canonicaliser(column, postgresql.asyncpg.dialect())
     assert canonical is not None
-    assert canonical(value) in writes.spellings(str(value))
+    text, shown = canonical(value), is_open(column, postgresql.asyncpg.dialect())
+    for known in (shown, None):
+        assert (type(text), text) in [(type(one), one) for one in writes.spellings(str(value), shown=known)]
 
 
 def test_a_key_has_few_spellings() -> None:
-    assert writes.spellings("42") == ["42"]
-    assert writes.spellings("007") == ["007", "7"]
+    assert writes.spellings("42", shown=True) == ["42"]
+    assert writes.spellings("42", shown=False) == [Private("42")]
+    assert writes.spellings("42") == ["42", Private("42")]  # an integer's, and a string's
+    assert writes.spellings("007", shown=False) == ["007", "7"]
     assert writes.spellings("null") == ["%6Eull"]
     assert writes.spellings(datetime.date(2024, 2, 29).isoformat()) == ["2024-02-29"]
     one = uuid.UUID(int=2**127)
-    assert writes.spellings(str(one).upper()) == [str(one)]
+    assert writes.spellings(str(one).upper(), shown=True) == [str(one)]
     assert set(writes.spellings(one.hex)) == {one.hex, str(one)}
-    assert writes.spellings("1", alone=False) == ["1", "true"]
+    assert writes.spellings("1", alone=False, shown=False) == ["1", "true"]

@@ -37,11 +37,11 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "models_false": ({"models": {User: False}}, ("models[User]", "mapping", "None", "False")),
     "models_option": (
         {"models": {User: {"timout": 5}}},
-        ("models[User]['timout']", "not known", "ops and timeout"),
+        ("models[User]['timout']", "not known", "ops, timeout, exclude"),
     ),
     "models_option_by_path": (
         {"models": {f"{MODELS}.User": {"op": "get"}}},
-        (f"models['{MODELS}.User']['op']", "ops and timeout"),
+        (f"models['{MODELS}.User']['op']", "ops, timeout, exclude"),
     ),
     "ops_word": ({"models": {User: {"ops": "get"}}}, ("models[User]['ops']", *OPS_TAKES, "'get'")),
     "ops_unknown": ({"models": {User: {"ops": {"list"}}}}, ("models[User]['ops']", *OPS_TAKES, "'list'")),

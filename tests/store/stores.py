@@ -72,9 +72,6 @@ class LosingStore(MemoryStore):
     ) -> None:
         self._replace_table(table, cause, token)
 
-    def a_writer_that_was_forgotten_replaces_the_table_stamp(self, table: str, cause: Cause) -> None:
-        self._replace_table(table, cause, None)
-
     def _replace_table(self, table: str, cause: Cause | None, token: str | None) -> None:
         touched = TableTouch(table, "resync", scope="table")
         until = time.monotonic() + self.lease
@@ -138,12 +135,6 @@ class LosingStore(MemoryStore):
             if table not in self._shapes and table != "*":
                 self.a_writer_that_finds_no_registry_replaces_the_table_stamp(table, token, causes[table])
         return super().mark(token, touched, {}, causes)
-
-    def settle(self, token: str, touched: Any, causes: Any) -> None:
-        for table in touched:
-            if token not in self._writers.get(table, ()):
-                self.a_writer_that_was_forgotten_replaces_the_table_stamp(table, causes[table])
-        super().settle(token, touched, causes)
 
     def _release(self, token: str, touched: Mapping[str, TableTouch]) -> None:
         super()._release(token, touched)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from math import inf
 from typing import Any
 from unittest import SkipTest
 
@@ -199,8 +200,10 @@ class TakesAnyShapeForRegistered(LosingStore):
     "test_story_of_who_is_under_way_being_lost",
 )
 class SettlesAsIfItHadNotBeenForgotten(LosingStore):
-    def a_writer_that_was_forgotten_replaces_the_table_stamp(self, *arguments: Any) -> None:
-        pass
+    def settle(self, token: str, touched: Any, causes: Any) -> None:
+        for table in touched:
+            self._writers.setdefault(table, {}).setdefault(token, inf)
+        super().settle(token, touched, causes)
 
 
 @noticed_by(
@@ -221,7 +224,9 @@ class SettlesWhatItFoundInPhaseOne(LosingStore):
             table: replace(what, stamps=dict.fromkeys(name for name in what.stamps if name in found))
             for table, what in touched.items()
         }
-        super(LosingStore, self).settle(token, known, causes)
+        for table in touched:
+            self._writers.setdefault(table, {}).setdefault(token, inf)  # which would replace the table's
+        super().settle(token, known, causes)
         self.unmark(token, touched)
 
 

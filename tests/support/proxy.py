@@ -272,11 +272,21 @@ class Proxy:
 
     async def _cut(self, mode: str, drop: bool) -> None:
         self._flowing.clear()
-        if mode == "refuse" and self._server is not None:
-            self._server.close()
-            self._server = None
+        if mode == "refuse":
+            await self._stop_listening()
         if drop:
             await self._drop()
+
+    async def _stop_listening(self) -> None:
+        server, self._server = self._server, None
+        if server is None:
+            return
+        for listening in server.sockets:
+            self._loop.remove_reader(listening.fileno())
+        for _ in range(10):
+            # Whoever was accepted at the last moment becomes a link: once the server is closed, asyncio loses it.
+            await asyncio.sleep(0)
+        server.close()
 
     async def _heal(self, drop: bool) -> None:
         if drop:
@@ -296,8 +306,7 @@ class Proxy:
         await asyncio.gather(*(link.ended.wait() for link in gone))
 
     async def _close(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        await self._stop_listening()
         await self._drop()
 
 

@@ -47,6 +47,9 @@ def thread_engine(url: Any, **options: Any) -> AsyncEngine:
     for module in (engine_module, session_module):
         module._ensure_sync_result = _ensure_sync_result  # type: ignore[attr-defined]  # as above
     AsyncEngine.__init__ = _unchecked  # type: ignore[method-assign]  # as above
+    globals()["__name__"] = (
+        "sqlalchemy.ext.asyncio.threads"  # who looks for the caller of SQLAlchemy looks past it
+    )
     options.setdefault("poolclass", QueuePool)
     options.setdefault("future", True)  # 1.4: the face is that of such connections
     return AsyncEngine(create_engine(url, **options))

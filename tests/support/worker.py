@@ -385,13 +385,12 @@ async def _answer(process: Process, command: dict[str, Any], answers: Any) -> No
     answers.flush()
 
 
-async def _main(answers: Any) -> None:
+async def _main(answers: Any, process: Process) -> None:
     arrived: asyncio.Queue[Any] = asyncio.Queue()
     reading = threading.Thread(
         target=_read_lines, args=(sys.stdin, asyncio.get_running_loop(), arrived), daemon=True
     )
     reading.start()
-    process = Process()
     under_way: set[asyncio.Task[None]] = set()
     while True:
         command = await arrived.get()
@@ -403,8 +402,13 @@ async def _main(answers: Any) -> None:
         task.add_done_callback(under_way.discard)
 
 
-if __name__ == "__main__":
+def serve(process: Process) -> None:
+    """Do what the lines say, until they end."""
     # What anybody prints must not mix with the answers.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    asyncio.run(_main(replies))
+    asyncio.run(_main(replies, process))
+
+
+if __name__ == "__main__":
+    serve(Process())

@@ -207,6 +207,7 @@ async def workers(
     bind: bool = True,
     environment: dict[str, str] | None = None,
     fronts: Sequence[Front] = (),
+    module: str = "tests.support.worker",
     **configure: Any,
 ) -> AsyncIterator[list[Worker]]:
     """Run ``n`` workers for the time of the block; they are bound and answer when it begins, and killed at its end.
@@ -219,13 +220,14 @@ async def workers(
         bind: ``False`` leaves binding to the command ``bind``.
         environment: Further environment variables.
         fronts: Of each worker; where there are none, those of the test run.
+        module: What they run: :mod:`tests.support.worker`, or one that adds commands to it.
         configure: For ``sqlacache.configure()``, as JSON can carry it: ``backend``, ``prefix``, ``lease``, ...
     """
     setup = {"url": url, "database": database, "pool_size": pool_size, "bind": bind, "configure": configure}
     started: list[Worker] = []
     try:
         for _ in range(n):
-            started.append(await _start(environment or {}))
+            started.append(await _start(module, environment or {}))
         await asyncio.gather(
             *(
                 worker.call("start", **setup, front=front)
@@ -238,11 +240,11 @@ async def workers(
             await worker.close()
 
 
-async def _start(environment: dict[str, str]) -> Worker:
+async def _start(module: str, environment: dict[str, str]) -> Worker:
     log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the worker
     path = os.pathsep.join([str(ROOT), str(ROOT / "telemetry"), os.environ.get("PYTHONPATH", "")])
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.support.worker"),
+        *(sys.executable, "-m", module),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=log,

@@ -233,6 +233,7 @@ def entry_of(
         count=len(rows),
         under=sample.under,
         encoded=data,
+        trace="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     )
 
 

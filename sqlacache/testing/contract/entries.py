@@ -37,7 +37,7 @@ def exactly(found: Entry | None) -> Any:
     """Return everything of an entry that must come back, comparable to the last bit and type; but for its size."""
     assert found is not None, "no entry came back"
     values = [encode_values(row) for row in rows_of(found)]
-    kept = (found.stamps, found.stored_at, found.load_seconds, found.count, found.under)
+    kept = (found.stamps, found.stored_at, found.load_seconds, found.count, found.under, found.trace)
     return kept, CODEC.encode_rows(found.description, ()), values
 
 
