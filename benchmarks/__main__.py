@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _arguments(argv)
     works = [work for work in (*READS, *WRITES) if options.only is None or work.name in options.only]
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-    with _server(options.postgres) as url, redis_server() as redis:
+    with server(options.postgres) as url, redis_server() as redis:
         before = os.getloadavg()[0]
         samples = asyncio.run(
             measure(url, rounds, quick=options.quick, progress=_progress, redis_url=redis.url, works=works)
@@ -72,7 +72,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _server(url: str | None) -> AbstractContextManager[str]:
+def server(url: str | None) -> AbstractContextManager[str]:
     return postgres_server() if url is None else nullcontext(url)
 
 

@@ -35,7 +35,8 @@ class Contender:
     title: str
     models: Mapping[Any, Any] | None = None
     """What its cache is configured with; ``None``: it has no cache."""
-    telemetry: bool = False
+    telemetry: Any = False
+    """What its cache is configured with; ``False`` is ``None``."""
     expects: str = ""
     """What every read of it must be: a decision, or the reason of a bypass."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -61,7 +62,7 @@ class Contender:
                 local=self.local,
                 models=self.models,
                 telemetry=self.telemetry or None,
-                prefix=f"benchmark-{self.name.replace(', ', '-')}",
+                prefix=f"benchmark-{self.name.replace(', ', '-').replace(' ', '-')}",
             )
 
     @asynccontextmanager

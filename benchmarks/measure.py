@@ -34,7 +34,7 @@ async def measure(
     works: Sequence[Work] = (*READS, *WRITES),
 ) -> Samples:
     """Run the benchmark in a database of its own on the server; ``quick`` does each work once per round, unwarmed."""
-    async with _database(server_url) as url:
+    async with fresh_database(server_url) as url:
         runners = contenders()
         administrator = create_async_engine(url, poolclass=NullPool)
         async with administrator.begin() as connection:
@@ -95,7 +95,7 @@ async def _sample(
 
 
 @asynccontextmanager
-async def _database(server_url: str) -> AsyncIterator[Any]:
+async def fresh_database(server_url: str) -> AsyncIterator[Any]:
     """Give the URL of a new database, which is dropped afterwards."""
     name = f"sqlacache_benchmark_{uuid4().hex[:8]}"
     server = create_async_engine(server_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")

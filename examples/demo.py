@@ -16,6 +16,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import httpx
+
 from .servers.keeping import Unavailable
 from .setup import CHOICES, SetUp, set_up
 from .visitor.figures import SELECTS, Board
@@ -35,6 +37,7 @@ ROUTES = (
     "/metrics/",
     "/docs",
 )
+PAGES = "/sqlacache/"
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -81,10 +84,18 @@ def serve(shop: Shop, on: SetUp) -> None:
     print(f"  curl {body} {shop.workers[-1].address}/products/1")
     if on.backend.startswith("unix://"):
         print(f"  redis-cli -s {on.backend.removeprefix('unix://')} monitor")
+    show_pages(shop)
     sys.stdout.flush()
     while True:
         time.sleep(0.5)
         shop.check_alive()
+
+
+def show_pages(shop: Shop, hint: str = "") -> None:
+    """Say where the cache's own pages are, if the shop has them."""
+    addresses = [f"{worker.address}{PAGES}" for worker in shop.workers]
+    if httpx.get(addresses[0], timeout=30).is_success:
+        print(f"What each worker decided lately, and why: {' and '.join(addresses)}{hint}")
 
 
 def visit(shop: Shop, on: SetUp, options: argparse.Namespace) -> None:
@@ -95,6 +106,7 @@ def visit(shop: Shop, on: SetUp, options: argparse.Namespace) -> None:
         board.say(f"  {worker} serves {worker.address}")
     chosen = Options(options.requests, options.seed, options.min_hit_ratio, options.behind_the_back)
     result = asyncio.run(Visit(shop, board, chosen).run())
+    show_pages(shop, " (make serve leaves the shop up)")
     figures, seconds = result.figures, time.monotonic() - started
     board.say(
         f"demo: OK: {result.requests:,} requests in {seconds:.1f} s; all {result.compared:,} answers equal what the "

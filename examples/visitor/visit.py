@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from . import truth
+from . import traces, truth
 from .figures import BYPASSES, EVICTIONS, HITS, MISSES, SELECTS, Board, Figures, counters, ratio, table, words
 from .server import Shop, Worker
 from .traffic import Change, Traffic, change_price, reprice
@@ -110,22 +110,30 @@ class Visit:
         await self._in_phase("reads racing writes", self._race, racing=True)
         await self._in_phase("a write from elsewhere", self._elsewhere)
         await self._explained()
+        await self._traced()
 
     # --- single requests ---------------------------------------------------------------------------------------------
 
     async def _send(
-        self, method: str, path: str, body: Any = None, by: Worker | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        by: Worker | None = None,
+        headers: dict[str, str] | None = None,
     ) -> httpx.Response:
         """Ask the worker ``by``, or the next one."""
         self._requests += 1
-        response = await self._clients[by or next(self._turns)].request(method, path, json=body)
+        response = await self._clients[by or next(self._turns)].request(
+            method, path, json=body, headers=headers
+        )
         self._must(
             response.is_success, f"{method} {path} answered {response.status_code}: {response.text[:200]}"
         )
         return response
 
-    async def _get(self, page: Page, by: Worker | None = None) -> Any:
-        answer = (await self._send("GET", page.path, by=by)).json()
+    async def _get(self, page: Page, by: Worker | None = None, headers: dict[str, str] | None = None) -> Any:
+        answer = (await self._send("GET", page.path, by=by, headers=headers)).json()
         self._statements += page.statements(answer)
         if page.bypass:
             self._bypasses[page.bypass] += 1
@@ -155,8 +163,10 @@ class Visit:
         await self._change(change)
         await self._read_everywhere(change.pages)
 
-    async def _change(self, change: Change, by: Worker | None = None) -> None:
-        answer = (await self._send(change.method, change.path, change.body, by)).json()
+    async def _change(
+        self, change: Change, by: Worker | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        answer = (await self._send(change.method, change.path, change.body, by, headers)).json()
         self._statements += change.statements
         self._bypasses["dirty_transaction"] += change.bypassed
         self._compare(change.method, change, answer)
@@ -288,6 +298,60 @@ class Visit:
         self._board.say(f"and after {writer} had committed the change:")
         self._board.say("  | " + "\n  | ".join(cold.splitlines()))
         self._board.say(f"Product {NEIGHBOUR} was not touched, and was served from the cache.\n")
+
+    async def _traced(self) -> None:
+        """One write, and the read that misses because of it, as the traces that their spans make."""
+        writer, reader = self._shop.workers[0], self._shop.workers[-1]
+        if (await self._clients[writer].get("/traces")).status_code == 404:
+            self._board.say("There are no traces to show: no OpenTelemetry SDK is installed.\n")
+            return
+        page = truth.product(POPULAR)
+        price = self._truth.value("SELECT price_cents FROM products WHERE id = ?", POPULAR) + 250
+        await self._read_everywhere((page,))
+        writes, reads, again = (traces.traceparent() for _ in range(3))
+
+        async def work() -> None:
+            await self._change(change_price(self._truth, POPULAR, price), writer, {"traceparent": writes[0]})
+            for header, _ in (reads, again):
+                self._compare("GET", page, await self._get(page, reader, {"traceparent": header}))
+
+        await self._in_phase("one price traced", work)
+        found = [await self._spans(one) for _, one in (writes, reads, again)]
+        seen = traces.Seen(*found, [] if writer is reader else await self._heard(reader, found[0]))
+        wrong = seen.wrong()
+        self._must(not wrong, f"the traces of a write and a read: {wrong}")
+        for line in seen.told():
+            self._board.say(line)
+        self._board.say()
+
+    async def _spans(self, trace_id: str, patience: float = 10.0) -> list[traces.Span]:
+        """Return a trace's spans, from whichever workers have some; a request's own ends after its answer is sent."""
+        end = asyncio.get_running_loop().time() + patience
+        while asyncio.get_running_loop().time() < end:
+            found = [one for worker in self._shop.workers for one in await self._told(worker, trace_id)]
+            known = {one.span_id for one in found}
+            if found and sum(one.parent_id not in known for one in found) == 1:
+                return found
+            await asyncio.sleep(0.05)
+        raise WrongFigure(f"the trace {trace_id} did not become whole: {found}")
+
+    async def _heard(
+        self, reader: Worker, written: list[traces.Span], patience: float = 10.0
+    ) -> list[traces.Span]:
+        """Return the span of the announcement's arrival in the other worker; it may arrive later."""
+        end = asyncio.get_running_loop().time() + patience
+        while asyncio.get_running_loop().time() < end:
+            for one in traces.named(await self._told(reader), traces.RECEIVE):
+                if any(one.is_linked_to(other) for other in written):
+                    return [one]
+            await asyncio.sleep(0.05)
+        raise WrongFigure(f"{reader} made no span of hearing about a commit of {written[0].worker}")
+
+    async def _told(self, worker: Worker, trace_id: str | None = None) -> list[traces.Span]:
+        asked = {} if trace_id is None else {"trace_id": trace_id}
+        answer = await self._clients[worker].get("/traces", params=asked)
+        self._must(answer.is_success, f"GET /traces answered {answer.status_code}")
+        return [traces.span(worker.name, one) for one in answer.json()]
 
     def _category(self, key: int) -> int:
         return int(self._truth.value("SELECT category_id FROM products WHERE id = ?", key))

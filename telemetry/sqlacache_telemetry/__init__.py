@@ -15,6 +15,9 @@ Several caches in one process count in the same families, told apart by the labe
 **Spans** need an OpenTelemetry SDK, set up as for any other library, before or after ``configure()``. Without
 one, a read costs about a microsecond more.
 
+**Pages** that show and explain what was decided lately (:mod:`.pages`), and what each request did, in a
+``Server-Timing`` header and the log (:mod:`.middleware`), are off until an application installs them.
+
 All metrics, spans and attributes are described in :mod:`sqlacache_telemetry.names` and in
 ``telemetry/README.md``.
 """
@@ -53,7 +56,10 @@ def observers(
     if chosen is None:
         return ()
     if chosen.trace != "off":
-        made.append(SpanObserver(chosen.tracer_provider, only_misses=chosen.trace == "misses"))
+        only_misses = chosen.trace == "misses"
+        made.append(
+            SpanObserver(chosen.tracer_provider, only_misses=only_misses, query_text=chosen.query_text)
+        )
     if chosen.metrics:
         metrics = MetricsObserver(chosen.registry, exemplars=chosen.exemplars)
         if mode is not None:

@@ -29,6 +29,8 @@ class Telemetry:
     trace: Trace = "all"
     """``all``: a span of every read, invalidation and commit announced by another process; ``misses``: of misses and
     invalidations; ``off``: none."""
+    query_text: bool = False
+    """Whether spans of reads carry their SQL, as SQLAlchemy rendered it: with placeholders, never with values."""
     metrics: bool = True
     """Whether metrics are counted at all."""
     exemplars: bool = True
@@ -41,7 +43,7 @@ class Telemetry:
             raise _wrong("registry", self.registry, "a prometheus_client CollectorRegistry or None")
         if self.trace not in get_args(Trace):
             raise _wrong("trace", self.trace, '"all", "misses" or "off"')
-        for name in ("metrics", "exemplars"):
+        for name in ("query_text", "metrics", "exemplars"):
             value = getattr(self, name)
             if not isinstance(value, bool):
                 raise _wrong(name, value, "True or False")

@@ -49,6 +49,9 @@ MAX_LIST = 16
 MAX_TEXT = 256
 """Longest string inside such a list, in characters."""
 
+MAX_SQL = 4096
+"""Longest ``db.query.text`` in characters."""
+
 MAX_SUMMARY = 255
 """Longest ``db.query.summary`` in characters, as the semantic conventions ask."""
 
@@ -287,6 +290,8 @@ RELATIONS = (
     "`sqlacache_lookup_duration_seconds_count` by `decision` = hits, misses, bypasses",
     "`sqlacache_load_duration_seconds_count` = misses that came back from the database",
     "`sqlacache_fills_total` = misses that came back from the database with rows to offer",
+    "SELECTs that sessions send to the database = misses + bypasses (beside locking ones, by which the cache reads old "
+    "rows back)",
     "`sqlacache_table_version_bumps_total` <= tables changed by commits and calls",
     "`sqlacache_invalidation_lag_seconds_count` = `sqlacache.receive` spans, where all of them are sampled",
 )
@@ -359,8 +364,14 @@ LAG = Attribute(
     "sqlacache.lag_s", "double", _HEARD, "seconds between announcement and arrival, by both clocks"
 )
 DB_SUMMARY = Attribute("db.query.summary", "string", _BOTH, "operation and tables: `SELECT users orders`")
+DB_TEXT = Attribute(
+    "db.query.text", "string", _READ, "the SQL, with placeholders for values; only with `query_text=True`"
+)
 DB_COLLECTION = Attribute("db.collection.name", "string", _ALL, "the table, if there is exactly one")
 ERROR_TYPE = Attribute("error.type", "string", _READ, "class of what the load raised")
+CODE_FILE = Attribute("code.file.path", "string", _BOTH, "the application's file; only with `debug=True`")
+CODE_LINE = Attribute("code.line.number", "int", _BOTH, "its line that read, or wrote first")
+CODE_FUNCTION = Attribute("code.function.name", "string", _BOTH, "the function which that line is in")
 
 ATTRIBUTES = (
     CACHE,
@@ -396,8 +407,12 @@ ATTRIBUTES = (
     ORIGIN,
     LAG,
     DB_SUMMARY,
+    DB_TEXT,
     DB_COLLECTION,
     ERROR_TYPE,
+    CODE_FILE,
+    CODE_LINE,
+    CODE_FUNCTION,
 )
 
 

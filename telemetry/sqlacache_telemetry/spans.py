@@ -5,7 +5,9 @@
 1. A tracer. One is taken from the provider that was given, or from the global one as soon as it is no longer
    the API's ``ProxyTracerProvider`` (its way of saying that nobody set one); this is looked at anew for each
    decision until then, so that it does not matter whether ``configure()`` or ``set_tracer_provider()`` comes
-   first. A no-op tracer (``NoOpTracerProvider``, ``OTEL_SDK_DISABLED=true``) closes the gate for good.
+   first. After the first time, only a variable of the API is looked at: ``get_tracer_provider()`` looks into the
+   environment, which takes as long as the rest of a hit's telemetry. A no-op tracer (``NoOpTracerProvider``,
+   ``OTEL_SDK_DISABLED=true``) closes the gate for good.
 2. ``suppress_instrumentation`` is not in the context (the key that ``opentelemetry.instrumentation.utils``
    sets).
 3. The current span records, or is no local one that was dropped: a valid parent without the sampled flag
@@ -22,12 +24,14 @@ that moment. Its spans are roots, and of the gate only the tracer counts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextvars import Token
 from datetime import datetime, timezone
 from functools import lru_cache
 
 from opentelemetry import context as otel_context
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import (
     Link,
@@ -45,7 +49,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from sqlacache.decisions import SCOPES, Cause, Decision, Invalidation, Load, Received
+from sqlacache.decisions import SCOPES, CallSite, Cause, Decision, Invalidation, Load, Received
 from sqlacache.observers import Observer
 
 from . import names
@@ -55,6 +59,10 @@ Attributes = dict[str, AttributeValue]
 
 SUPPRESSED = "suppress_instrumentation"
 """Context key by which instrumentations are asked to make no spans."""
+
+_API = vars(trace)
+_LATER = re.compile(r"__\[POSTCOMPILE_\S+?(~~.+?~~)?\]")
+"""What SQLAlchemy writes for parameters that it expands when the statement is executed."""
 
 _TRACE_CONTEXT = TraceContextTextMapPropagator()
 _CACHE = names.CACHE.name
@@ -85,13 +93,20 @@ class LookupScope:
 class SpanObserver(Observer):
     """Makes a span of every read, every invalidation and every commit that another process announced.
 
-    With ``only_misses``, of misses and invalidations alone.
+    With ``only_misses``, of misses and invalidations alone; with ``query_text``, those of reads carry the SQL.
     """
 
-    def __init__(self, tracer_provider: TracerProvider | None = None, *, only_misses: bool = False) -> None:
+    def __init__(
+        self,
+        tracer_provider: TracerProvider | None = None,
+        *,
+        only_misses: bool = False,
+        query_text: bool = False,
+    ) -> None:
         self._only_misses = only_misses
+        self._query_text = query_text
         self._tracer: Tracer | None = None
-        self._settled = False
+        self._settled = self._asked = False
         if tracer_provider is not None:
             self._settle(tracer_provider)
 
@@ -109,7 +124,10 @@ class SpanObserver(Observer):
         if span.is_recording():
             attributes: Attributes = {_REASON: load.reason, _KEY: load.key, _DB_SUMMARY: summary}
             _add_what(attributes, load.tables, load.tags, load.cause)
+            if self._query_text and load.sql:
+                attributes[names.DB_TEXT.name] = _shown(load.sql)
             span.set_attributes(attributes)
+            load.extra["traceparent"] = _traceparent(span)
         # Current even when it does not record: the spans inside must share the sampler's decision.
         return LookupScope(span, otel_context.attach(set_span_in_context(span)))
 
@@ -144,6 +162,8 @@ class SpanObserver(Observer):
         if span.is_recording():
             attributes: Attributes = {_DB_SUMMARY: summary}
             _add_what(attributes, decision.tables, decision.tags, decision.cause)
+            if self._query_text and decision.sql:
+                attributes[names.DB_TEXT.name] = _shown(decision.sql)
             _add_decision(attributes, decision)
             span.set_attributes(attributes)
             span.end()
@@ -155,11 +175,7 @@ class SpanObserver(Observer):
         span = tracer.start_span(_name_of(names.INVALIDATE, tables), attributes={_CACHE: cache})
         if not span.is_recording():
             return None, None
-        context = span.get_span_context()
-        if not context.is_valid or not context.trace_flags.sampled:
-            return span, None
-        ids = f"{format_trace_id(context.trace_id)}-{format_span_id(context.span_id)}"
-        return span, f"00-{ids}-{context.trace_flags:02x}"
+        return span, _traceparent(span)
 
     def invalidated(self, invalidation: Invalidation | None, scope: Span | None) -> None:
         if scope is None:
@@ -220,8 +236,11 @@ class SpanObserver(Observer):
     def _settled_tracer(self) -> Tracer | None:
         """Return the tracer, if there is one by now."""
         if not self._settled:
+            if self._asked and _API.get("_TRACER_PROVIDER", _API) is None:
+                return None
             provider = get_tracer_provider()
             if isinstance(provider, ProxyTracerProvider):
+                self._asked = True
                 return None
             self._settle(provider)
         return self._tracer
@@ -273,6 +292,16 @@ def _add_decision(attributes: Attributes, decision: Decision) -> None:
         attributes[_AGE] = decision.age
     if decision.size is not None:
         attributes[_SIZE] = decision.size
+    if decision.site is not None:
+        attributes.update(_code(decision.site))
+
+
+def _code(site: CallSite) -> Attributes:
+    return {
+        names.CODE_FILE.name: site.file,
+        names.CODE_LINE.name: site.line,
+        names.CODE_FUNCTION.name: site.function,
+    }
 
 
 def _invalidation_attributes(invalidation: Invalidation) -> Attributes:
@@ -289,6 +318,9 @@ def _invalidation_attributes(invalidation: Invalidation) -> Attributes:
         names.BUMPED.name: any(change.bumped for change in changes),
         names.PHASE_TWO.name: invalidation.phase_two_seconds,
     }
+    site = next((change.site for change in changes if change.site is not None), None)
+    if site is not None:
+        attributes.update(_code(site))
     if changes:
         attributes[names.CHANGE_SCOPE.name] = max((change.scope for change in changes), key=SCOPES.index)
     if len(tables) == 1:
@@ -302,6 +334,16 @@ def _invalidation_attributes(invalidation: Invalidation) -> Attributes:
     return attributes
 
 
+def _traceparent(span: Span) -> str | None:
+    """Return what stamps and entries carry of a span; nothing of one that is not exported."""
+    context = span.get_span_context()
+    if not context.is_valid or not context.trace_flags.sampled:
+        return None
+    return (
+        f"00-{format_trace_id(context.trace_id)}-{format_span_id(context.span_id)}-{context.trace_flags:02x}"
+    )
+
+
 def _links(cause: Cause | None) -> tuple[Link, ...]:
     """Return a link to the span that committed the write; none where it was not traced."""
     if cause is None or not cause.traceparent:
@@ -309,6 +351,13 @@ def _links(cause: Cause | None) -> tuple[Link, ...]:
     context = _TRACE_CONTEXT.extract({"traceparent": cause.traceparent}, context=Context())
     writer = get_current_span(context).get_span_context()
     return (Link(writer),) if writer.is_valid else ()
+
+
+@lru_cache(maxsize=1024)
+def _shown(sql: str) -> str:
+    """Return a statement with ``IN (...)`` for lists that are written out only when it is sent."""
+    text = _LATER.sub("...", sql)
+    return text if len(text) <= names.MAX_SQL else f"{text[: names.MAX_SQL - 1]}…"
 
 
 @lru_cache(maxsize=1024)

@@ -11,6 +11,8 @@ from sqlacache.decisions import Cause, Decision, Invalidation, Load, Received, T
 
 AT = 1_700_000_000.25
 
+SQL = "SELECT users.id FROM users WHERE users.id = ?"
+
 CAUSE = Cause(
     cause="row_update",
     table="users",
@@ -44,6 +46,7 @@ def hit(**changes: Any) -> Decision:
         at=AT,
         lookup_seconds=0.0002,
         load_seconds=0.0052,
+        sql=SQL,
     )._replace(**changes)
 
 
@@ -71,6 +74,7 @@ def load(**changes: Any) -> Load:
         "changed": (),
         "cause": None,
         "at": AT,
+        "sql": SQL,
     }
     return Load(**{**values, **changes})
 
@@ -139,3 +143,7 @@ class Scrape:
 
     def series(self, name: str) -> list[dict[str, str]]:
         return [sample.labels for sample in self.samples if sample.name == name]
+
+    def counted(self, name: str) -> list[dict[str, str]]:
+        """Return the labels of those series that are not at zero."""
+        return [sample.labels for sample in self.samples if sample.name == name and sample.value]

@@ -48,10 +48,12 @@ def test_a_mapping_and_the_dataclass_mean_the_same():
         (1, "telemetry: got 1, takes True"),
         (
             {"tracer": None},
-            "telemetry: got the unknown key 'tracer', takes tracer_provider, registry, trace, metrics, exemplars",
+            "telemetry: got the unknown key 'tracer', takes tracer_provider, registry, trace, query_text, metrics, "
+            "exemplars",
         ),
         ({"trace": "sometimes"}, 'telemetry.trace: got \'sometimes\', takes "all", "misses" or "off"'),
         ({"trace": ["all"]}, "telemetry.trace: got ['all'], takes"),
+        ({"query_text": "SELECT"}, "telemetry.query_text: got 'SELECT', takes True or False"),
         ({"metrics": 1}, "telemetry.metrics: got 1, takes True or False"),
         ({"exemplars": "no"}, "telemetry.exemplars: got 'no', takes True or False"),
         (

@@ -136,6 +136,29 @@ def test_a_global_provider_set_after_configure_is_used_from_then_on():
     assert _in_a_process(LATER) == [1, {}]
 
 
+ASKED = """
+from opentelemetry import trace
+from sqlacache.observers import Observers
+from sqlacache_telemetry import SpanObserver, spans
+from tests.telemetry.records import hit
+asked, given = [], spans.get_tracer_provider
+spans.get_tracer_provider = lambda: asked.append(1) or given()
+told = Observers([SpanObserver()])
+for _ in range(5):
+    told.decided(hit())
+once = len(asked)
+del trace._TRACER_PROVIDER  # as an API would be that has no such variable
+spans.get_tracer_provider = lambda: asked.append(1) or trace.ProxyTracerProvider()
+for _ in range(5):
+    told.decided(hit())
+print(json.dumps([once, len(asked), dict(told.errors)]))
+"""
+
+
+def test_while_there_is_no_provider_the_api_is_asked_once_or_every_time_if_it_has_no_such_variable():
+    assert _in_a_process(ASKED) == [1, 6, {}]
+
+
 def test_an_sdk_that_is_disabled_gets_no_spans():
     assert _in_a_process(LATER, OTEL_SDK_DISABLED="true") == [0, {}]
 

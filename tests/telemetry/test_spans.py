@@ -8,13 +8,20 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode, TraceFlags
+from prometheus_client import CollectorRegistry
 from sqlalchemy import event, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import ORMExecuteState
 
+from sqlacache.decisions import CallSite
 from sqlacache_telemetry import names
-from tests.telemetry.records import AT, CAUSE, bypass, change, hit, invalidation, load, miss, received
+from tests.support.databases import Database
+from tests.support.fronts import configure
+from tests.support.models import User
+from tests.telemetry.records import AT, CAUSE, SQL, bypass, change, hit, invalidation, load, miss, received
 from tests.telemetry.traced import Traced, attributes_of
+
+SITE = CallSite("/app/shop.py", 7, "rename")
 
 
 @pytest.fixture
@@ -313,8 +320,64 @@ def test_lists_and_names_are_bounded(traced):
     assert attributes["db.query.summary"].split()[-1] in many
 
 
-def test_every_attribute_is_described_for_its_span_with_its_type(traced):
-    traced.told.decided(hit())
+def test_the_sql_is_on_spans_of_reads_when_it_is_asked_for_and_else_nowhere(traced):
+    asked = Traced(query_text=True)
+    for told in (traced.told, asked.told):
+        told.decided(hit())
+        scopes = told.load_started(load())
+        told.load_finished(scopes, None)
+        told.decided(miss(), scopes)
+        told.decided(bypass(sql=None))
+    assert ["db.query.text" in attributes_of(span) for span in traced.spans] == [False, False, False]
+    assert [attributes_of(span).get("db.query.text") for span in asked.spans] == [SQL, SQL, None]
+
+
+def test_sql_is_bounded_and_lists_in_it_are_written_as_they_are_meant():
+    traced = Traced(query_text=True)
+    traced.told.decided(hit(sql="SELECT 1 FROM users WHERE id IN (__[POSTCOMPILE_id_1]) AND x = ?"))
+    traced.told.decided(hit(sql="SELECT " + "x" * 10_000))
+    listed, long = (attributes_of(span)["db.query.text"] for span in traced.spans)
+    assert listed == "SELECT 1 FROM users WHERE id IN (...) AND x = ?"
+    assert (len(long), long[-1]) == (names.MAX_SQL, "…")
+
+
+async def test_the_sql_of_a_real_read_has_placeholders_and_none_of_its_values(sqlite_databases: Any):
+    traced = Traced()
+    async with sqlite_databases.fresh() as url:
+        database = Database(url)
+        options = {"tracer_provider": traced.provider, "registry": CollectorRegistry(), "query_text": True}
+        cache = configure(models={"*": {"timeout": 60}}, telemetry=options)
+        await cache.bind(database.engine)
+        wanted = select(User).where(User.name.in_(["secret", "other"]), User.plan == "hidden")
+        for _ in range(2):
+            async with database.sessions() as session:
+                await session.execute(wanted)
+        await cache.disconnect()
+        await database.dispose()
+    texts = [attributes_of(span)["db.query.text"] for span in traced.spans]
+    assert len(texts) == 2 and texts[0] == texts[1]
+    assert "FROM users" in texts[0] and "IN (...)" in texts[0]
+    assert not [word for word in ("secret", "other", "hidden", "POSTCOMPILE") if word in texts[0]]
+
+
+def test_the_line_of_the_application_is_on_spans_of_what_it_read_and_wrote(traced):
+    scopes = traced.told.load_started(load())
+    traced.told.load_finished(scopes, None)
+    traced.told.decided(miss(site=SITE), scopes)
+    scopes, _ = traced.told.invalidation_started("shop", ("orders", "users"))
+    traced.told.invalidated(invalidation(change(table="orders"), change(site=SITE)), scopes)
+    for span in traced.spans:
+        found = {name: value for name, value in attributes_of(span).items() if name.startswith("code.")}
+        assert found == {
+            "code.file.path": "/app/shop.py",
+            "code.line.number": 7,
+            "code.function.name": "rename",
+        }
+
+
+def test_every_attribute_is_described_for_its_span_with_its_type():
+    traced = Traced(query_text=True)
+    traced.told.decided(hit(site=SITE))
     traced.told.decided(miss(reason="row_invalidated", cause=CAUSE))
     traced.told.decided(bypass())
     scopes = traced.told.load_started(load())
