@@ -19,13 +19,16 @@ from examples.servers.keeping import Unavailable
 from examples.visitor.database import connect
 from examples.visitor.figures import Board, Figures, table
 from examples.visitor.visit import difference
+from tests.support.otlp import otlp_receiver
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "examples.demo"]
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("SQLACACHE_")}
+    variables = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SQLACACHE_", "OTEL_"))
+    }
     return subprocess.run(
         [*COMMAND, *arguments],
         cwd=ROOT,
@@ -49,18 +52,44 @@ def check_output(done: subprocess.CompletedProcess[str]) -> None:
         "reads racing writes",
         "a write from elsewhere",
         "one price changed",
+        "one price traced",
     ]
     assert re.search(r"^the same again: .* 0 misses +100% hit ratio", done.stdout, flags=re.M)
     assert re.search(r"^Product +[\d,]+ +[\d,]+ +\d+%", done.stdout, flags=re.M)
     assert "row_invalidated" in done.stdout.partition("Before its price was changed")[2]
+    write = r"""^The write, as a trace \(worker A, trace [0-9a-f]{32}\):
+  \| PATCH /products/{product_id} .* ms
+(?:  \| ├─ .*\n)+  \| └─ sqlacache\.invalidate .* ms  phase one .* ms, COMMIT .* ms, phase two .* ms$"""
+    assert re.search(write, done.stdout, flags=re.M)
+    read = r"""^The read that missed because of it .*:
+  \| GET /products/{product_id} .* ms
+  \| └─ sqlacache\.lookup SELECT products .* miss \(row_invalidated\) .* -> sqlacache\.invalidate of worker A
+  \|    └─ SELECT \(database\) .* ms$"""
+    assert re.search(read, done.stdout, flags=re.M)
+    assert re.search(
+        r"^and the same read again .*:\n.*\n  \| └─ sqlacache\.lookup .* hit", done.stdout, flags=re.M
+    )
+    assert re.search(
+        r"^What each worker decided lately, and why: http://\S+/sqlacache/", done.stdout, flags=re.M
+    )
     assert 'sqlacache_hits_total{op="get"}' in done.stdout
     assert 'sqlacache_evictions_total{cause="row_update"}' in done.stdout
     assert done.stdout.splitlines()[-1].startswith("demo: OK: ")
 
 
 def test_one_worker_on_sqlite_is_visited_an_eviction_is_explained_and_it_exits_0() -> None:
-    done = run("--requests", "240", SQLACACHE_DEMO="simple")
+    with otlp_receiver() as receiver:
+        done = run("--requests", "240", SQLACACHE_DEMO="simple", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url)
     check_output(done)
+    # What it drew was exported, too: the traces are whole there.
+    (drawn,) = re.findall(
+        r"^The read that missed because of it .* trace ([0-9a-f]{32})", done.stdout, flags=re.M
+    )
+    request, lookup, load = [one for one in receiver.spans(service="shop") if one.trace_id == drawn]
+    assert (request.name, request.kind) == ("GET /products/{product_id}", "SERVER")
+    assert (receiver.parent(lookup), receiver.parent(load)) == (request, lookup)
+    (writer,) = [one for one in receiver.spans("sqlacache.invalidate") if one.place in lookup.links]
+    assert receiver.parent(writer) in receiver.spans("PATCH /products/{product_id}")
     assert done.stdout.startswith("The shop is up: 1 worker on SQLite and mem://.\n")
 
 
@@ -75,6 +104,10 @@ def test_a_commit_of_one_of_two_workers_on_postgresql_and_redis_evicts_in_the_ot
     cause = rf"cause +row_update: UPDATE products of products:1 \(price_cents\) at .* by {pids['A']}@"
     assert re.search(cause, done.stdout)
     assert re.search(r"^hits came from: .*\bRedis \d+", done.stdout, flags=re.M)
+    heard = r"""^and in the other worker, linked to it \(worker B, trace [0-9a-f]{32}\):
+  \| sqlacache\.receive .* ms  .* ms after it was announced -> sqlacache\.invalidate of worker A$"""
+    assert re.search(heard, done.stdout, flags=re.M)
+    assert "The read that missed because of it (worker B," in done.stdout
 
 
 def test_without_a_server_the_demo_falls_back_to_one_worker_and_says_why(

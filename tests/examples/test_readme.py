@@ -5,6 +5,7 @@ directory, ``app.models`` next to it. An HTML comment before a block may say wha
 
     <!-- given: cache session User -->   names that exist already
     <!-- server: redis -->               what it needs; a server of the test's own stands in for redis://localhost:6379/0
+                                         (``otlp``: for the collector at http://localhost:4318)
     <!-- prints: miss -->                what its output has to contain
     <!-- get: /users/42 -->              pages that its ``app`` has to serve
 
@@ -21,6 +22,7 @@ import io
 import re
 import types
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -28,12 +30,17 @@ from typing import Any, get_args
 import httpx
 import pytest
 import sqlalchemy
+from fastapi import FastAPI
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.util._once import Once
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 import sqlacache
 from sqlacache import decisions
 from sqlacache.core import Core
+from tests.support.otlp import otlp_receiver
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -68,6 +75,8 @@ async def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "examples" / "readme"))
     monkeypatch.delenv("SQLACACHE_MODE", raising=False)
     monkeypatch.delenv("SQLACACHE_BACKEND", raising=False)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)  # what a block sets is for it alone
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
     from app import models
 
     engine = create_async_engine("sqlite+aiosqlite:///app.sqlite")
@@ -87,6 +96,7 @@ async def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             "engine": engine,
             "cache": cache,
             "session": session,
+            "app": FastAPI(),
         }
         yield names
     await names["cache"].disconnect()
@@ -107,7 +117,8 @@ async def run(block: Block, namespace: dict[str, Any]) -> str:
 
 async def end(namespace: dict[str, Any]) -> None:
     """Let go of what a block left open."""
-    for kind, method in ((Core, "disconnect"), (Engine, "dispose"), (AsyncEngine, "dispose")):
+    ends = ((Core, "disconnect"), (Engine, "dispose"), (AsyncEngine, "dispose"), (TracerProvider, "shutdown"))
+    for kind, method in ends:
         for value in namespace.values():
             if isinstance(value, kind):
                 done = getattr(value, method)()
@@ -118,7 +129,11 @@ async def end(namespace: dict[str, Any]) -> None:
 def marked() -> list[Any]:
     """Every block; those that need a server are marked as integration."""
     return [
-        pytest.param(block, marks=pytest.mark.integration if "server" in block.marks else (), id=str(block))
+        pytest.param(
+            block,
+            marks=pytest.mark.integration if "redis" in block.marks.get("server", []) else (),
+            id=str(block),
+        )
         for block in blocks()
     ]
 
@@ -127,10 +142,15 @@ def marked() -> list[Any]:
 async def test_the_code_in_the_readme_runs_as_written(
     block: Block, given: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
-    if "server" in block.marks:
+    servers = block.marks.get("server", [])
+    if "redis" in servers:
         url = request.getfixturevalue("redis_url")
         block = dataclasses.replace(block, code=block.code.replace("redis://localhost:6379/0", url))
         given["cache"] = sqlacache.configure(backend=url, models={"*": {"timeout": 3600}}, name="shared")
+    collector = ExitStack()
+    if "otlp" in servers:
+        receiver = collector.enter_context(otlp_receiver())
+        block = dataclasses.replace(block, code=block.code.replace("http://localhost:4318", receiver.url))
     namespace = {name: given[name] for name in block.marks.get("given", [])}
     if "cache" in namespace:
         await given["cache"].bind(given["engine"])
@@ -153,6 +173,7 @@ async def test_the_code_in_the_readme_runs_as_written(
                         assert (await client.get(page)).status_code == 200, page
     finally:
         await end({name: value for name, value in namespace.items() if given.get(name) is not value})
+        collector.close()
 
 
 def table(heading: str) -> dict[str, list[str]]:
