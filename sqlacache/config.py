@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -344,7 +345,12 @@ def check_excluded(where: str, exclude: Collection[str], mappers: Iterable[Mappe
                     keys |= names
     for name in sorted(exclude):
         if name not in known:
-            has = ", ".join(sorted(known)[:50]) + (", ..." if len(known) > 50 else "")
+            few = (
+                sorted(known)
+                if len(known) <= 50
+                else get_close_matches(name, known, 10) or sorted(known)[:10]
+            )
+            has = ", ".join(few) + (", ..." if len(few) < len(known) else "")
             raise ConfigError(f"{where}['exclude']: takes columns of {called} ({has}), got {name!r}")
         if name in keys:
             raise ConfigError(

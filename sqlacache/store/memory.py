@@ -29,6 +29,8 @@ from .stamps import Entry, Sample, StampView
 
 SWEEP = 64
 """Stamps looked at per sweep; one sweep is done for every so many stamps seeded."""
+SETTLED = 1000
+"""Writers that are known to have settled, so that one who does it again, for want of an answer, replaces no more."""
 REMEMBERED = 10_000
 """Keys of entries gone whose reason is remembered, so that a miss can say it expired or was evicted for room."""
 
@@ -106,6 +108,7 @@ class MemoryStore:
         self._shapes: dict[str, dict[str, Shape]] = {}
         self._revisions: dict[str, int] = {}
         self._writers: dict[str, dict[str, float]] = {}
+        self._settled: OrderedDict[str, None] = OrderedDict()
         self._seeded = 0
         renew(self)
 
@@ -278,13 +281,17 @@ class MemoryStore:
 
     def settle(self, token: str, touched: Mapping[str, TableTouch], causes: Mapping[str, Cause]) -> None:
         with self._lock:
+            again = token in self._settled
             for table, what in touched.items():
                 if not self._stamps.keys().isdisjoint(what.names()):
                     self._replace(what, causes[table], None, 0)
-                if what.scope != "table" and token not in self._writers.get(table, ()):
+                if what.scope != "table" and not again and token not in self._writers.get(table, ()):
                     # Its lease ended: readers may have registered shapes since that phase one did not touch.
                     self._replace(TableTouch(table, what.cause, "table"), causes[table], None, 0)
             self._release(token, touched)
+            self._settled[token] = None
+            if len(self._settled) > SETTLED:
+                self._settled.popitem(last=False)
 
     def unmark(self, token: str, touched: Mapping[str, TableTouch]) -> None:
         with self._lock:

@@ -48,6 +48,8 @@ def _audit(event: str, arguments: Any) -> None:
         return
     if event == "exec" and getattr(arguments[0], "co_filename", "").endswith(".py"):
         return  # a module of the standard library that is imported when it is first needed
+    if event == "os.listdir" and sys._getframe(1).f_code.co_filename.startswith("<frozen importlib"):
+        return  # where that module is looked for
     _ran.append(event)
 
 

@@ -246,7 +246,7 @@ async def unserved(file: str, given: Any, prefix: str) -> AsyncIterator[str]:
             health = await reader.cache.health()
             assert (health.status, health.ready) == ("degraded", True)
             [reason] = health.reasons
-            [warned] = [one.getMessage() for one in records if "bound without" in one.getMessage()]
+            [warned] = [one.getMessage() for one in records if "does not answer" in one.getMessage()]
             why = reason.rpartition("PING: ")[2]
             assert why and warned.endswith(why)
             await change(User, 2, name="committed")(reader.database)
