@@ -274,7 +274,11 @@ def _confirm(question: str) -> None:
     """Ask on standard error, so that the output stays what it is. Raises :class:`typer.Abort` unless told yes."""
     sys.stderr.write(safe(question))
     sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    try:
+        answer = sys.stdin.readline() if sys.stdin is not None else ""
+    except (OSError, ValueError):  # nobody is there to answer
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise typer.Abort
 
 

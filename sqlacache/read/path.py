@@ -6,11 +6,13 @@ then a hit (replay) or a miss (load, capture, fill). Every way out of it records
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from ..decisions import BypassReason, Decision, FillOutcome, Load, MissReason, Tier
 from ..errors import SerializationError, TransportError
+from ..forks import renew
 from ..store.stamps import Entry, Verdict, decide
 from .flight import Flights
 from .identify import Identifier, Read
@@ -40,6 +42,11 @@ class ReadPath:
         self._verifier = Verifier(binding)
         self._flights = Flights(asynchronous=binding.engine.dialect.is_async)
         self._replay: Any = None
+        self.forked()
+        renew(self)
+
+    def forked(self) -> None:
+        self._making = threading.Lock()
 
     def read(self, state: Any, bind: Any, inherited: Replay | None) -> Any:
         """Answer one ``do_orm_execute``: a result, or ``None`` to let SQLAlchemy go on by itself."""
@@ -155,18 +162,17 @@ class ReadPath:
     ) -> Any:
         plan = read.plan
         assert plan is not None  # made by _identify
-        if self._replay is None:
-            self._replay = replay_engine(self.binding.engine)
+        engine = self._replay_engine()
         rows = self.binding.rows_of(entry)
         original = inherited.bind if inherited is not None else state.bind_arguments.get("bind")
         replay = Replay(plan.compiled, read.parameters, entry.description, rows, original)
         looked_up = time.perf_counter()
         try:
-            if not self.binding.can_replay(state, self._replay):
+            if not self.binding.can_replay(state, engine):
                 raise Rewritten("get_bind")
-            lend(state.session, self._replay, bind_options(bind, read.held))
+            lend(state.session, engine, bind_options(bind, read.held))
             result = state.invoke_statement(
-                bind_arguments={"bind": self._replay}, execution_options=_options(state, replay)
+                bind_arguments={"bind": engine}, execution_options=_options(state, replay)
             )
         except Rewritten:
             read.reason, read.why = (
@@ -191,6 +197,14 @@ class ReadPath:
                 )
             )
         return result
+
+    def _replay_engine(self) -> Any:
+        """Return the engine that hits are replayed on: one and the same, whichever threads ask first."""
+        if self._replay is None:
+            made = replay_engine(self.binding.engine)
+            with self._making:
+                self._replay = self._replay or made
+        return self._replay
 
     def _verify(
         self, state: Any, inherited: Replay | None, read: Read, verdict: Verdict, entry: Entry

@@ -179,6 +179,7 @@ WORDS = (
 @example("explain", ["\ud800"])
 @example("stats", ["--database", "\ud800"])
 @example("invalidate", ["--all", "--yes", "--database", "nobody's"])
+@example("invalidate", ["--all"])
 @given(st.sampled_from(COMMANDS), st.lists(WORDS, max_size=6))
 def test_nothing_that_is_typed_brings_a_traceback(
     cli: Command, shop: Shop, command: str, words: list[str]

@@ -7,6 +7,9 @@
    it; the other's deletion raised ``KeyError`` out of a read.
 3. The engine was bound while threads worked with it. Those that held a connection were counted. Another took one,
    wrote and began its COMMIT, before it was listened to. A reader stored what was before; then the COMMIT landed.
+4. Two threads had a hit for the first time. Both made an engine to replay it on. One lent its session a connection of
+   its own; the other put its engine in the place of the first, on which the session was then told to execute: it had no
+   connection there, and the read raised.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from sqlalchemy.orm import Session
 
 from sqlacache import configure_sync
 from sqlacache.models import Models
+from sqlacache.read import path
+from sqlacache.read.replay import lend, replay_engine
 from sqlacache.store.breaker import Breaker
 from sqlacache.store.layout import Layout
 from sqlacache.store.redis_commit import Commits
@@ -69,6 +74,40 @@ def test_two_threads_register_a_shape() -> None:
     commits._shapes = Forgetful(users=(b"revision", ()))
     commits.registered([shape])
     assert not commits._shapes
+
+
+async def test_two_threads_make_the_engine_that_hits_are_replayed_on(
+    sqlite_databases: SQLiteDatabases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sqlite_databases.fresh() as url:
+        database = Database(url, "sync")
+        await in_thread(_hit_for_the_first_time, database.engine.sync_engine, monkeypatch)
+        await database.dispose()
+
+
+def _hit_for_the_first_time(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = configure_sync(models={"*": {"timeout": 3600}}, telemetry=None)
+    made, lent = threading.Barrier(2, timeout=20), threading.Barrier(2, timeout=20)
+
+    def make(of: Any) -> Any:
+        made.wait()
+        return replay_engine(of)
+
+    def lend_slowly(*given: Any) -> None:
+        lend(*given)
+        lent.wait()
+
+    def name() -> Any:
+        with Session(engine) as session:
+            return session.execute(select(User.name).where(User.id == 1)).scalar()
+
+    with cache.bound(engine):
+        assert name() == "ann"
+        monkeypatch.setattr(path, "replay_engine", make)
+        monkeypatch.setattr(path, "lend", lend_slowly)
+        with cache.record() as seen:
+            assert both(name) == ["ann", "ann"]
+    assert [decision.decision for decision in seen] == ["hit", "hit"]
 
 
 async def test_a_thread_writes_while_the_engine_is_being_bound(
