@@ -163,14 +163,19 @@ def test_a_shop_that_cannot_start_shows_its_log_and_exits_1() -> None:
     assert "Traceback" not in done.stderr.partition("its log:")[0]
 
 
-@pytest.fixture(params=["simple", pytest.param("full", marks=pytest.mark.integration)])
+@pytest.fixture
 def choice(request: pytest.FixtureRequest) -> str:
     if request.param == "full":
         request.getfixturevalue("full")
     return str(request.param)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("choice", "number"),
+    [("simple", signal.SIGINT), pytest.param("full", signal.SIGTERM, marks=pytest.mark.integration)],
+    ids=["simple, interrupted", "full, terminated"],
+    indirect=["choice"],
+)
 def test_serve_leaves_the_shop_up_until_a_signal_stops_all_of_it(choice: str, number: signal.Signals) -> None:
     with subprocess.Popen(
         [*COMMAND, "--serve", "--set-up", choice],
