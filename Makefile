@@ -25,6 +25,8 @@ DRIVERS := postgresql+psycopg mariadb+asyncmy
 SYNC_DRIVERS := postgresql+psycopg postgresql+psycopg2 mariadb+pymysql
 # Of `make explore`: --most STATES of a story, --no-redis, words of a story's name.
 EXPLORE :=
+# Of `make soak`: --seconds N --seed S --clients N --local validated|pushed|none.
+SOAK :=
 # Of `make dashboards-test`: those that `make test` runs, too, and those that take a minute and a half.
 DASHBOARDS_TESTS := test_*.py phases.py
 # Handed to pytest by every target: make test PYTEST_ARGS="-k joins -x -n 0", of which -n 0 is: in one process.
@@ -88,7 +90,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 .PRECIOUS: .venv-sa%/.installed
 
 .PHONY: help install demo serve test test-redis test-sync test-drivers integration lint format typecheck check bench bench-telemetry \
-	explore fuzz test-matrix test-lowest transparency transparency-part dashboards dashboards-test constraints clean
+	explore fuzz soak test-matrix test-lowest transparency transparency-part dashboards dashboards-test constraints clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
@@ -151,6 +153,9 @@ explore: $(VENV)/.installed ## run every order of readers and writers, in longer
 
 fuzz: $(VENV)/.installed ## try spoilt bytes and odd configuration, 50 times as much as `make test` does
 	@SQLACACHE_FUZZ=50 $(BIN)/python -m pytest -p no:cacheprovider tests/fuzz --timeout=3600 $(WORKERS) $(PYTEST_ARGS)
+
+soak: $(VENV)/.installed ## let clients read and write for minutes while Redis, they and their connections break
+	@$(BIN)/python -m tests.histories $(SOAK)
 
 test-matrix: $(addprefix test-sqlalchemy-,$(MATRIX)) ## run the tests on SQLAlchemy 1.4, 2.0 and 2.1
 

@@ -3,19 +3,21 @@
 Every write gives a key a value that nobody else gives it, with a version that the database counts up. A history is
 checked afterwards, by times of one clock, so that nothing needs to be known of how the cache works:
 
-- **fresh**: a read that began after a commit had returned sees that version or a newer one;
+- **fresh**: a read that began after a commit had returned sees that version or a newer one; other processes may be
+  behind by the bound of the pushed tier, or as long as the writer owes the invalidation;
 - **never uncommitted**: what is read was written by a transaction that committed, or whose end nobody knows;
 - **never backwards**: a session that has seen a version sees it or a newer one afterwards;
 - **own writes**: a session sees what it has committed;
-- **available**: reads and commits neither fail nor take longer than they may, but where a fault excuses them;
+- **available**: reads and commits neither fail nor take longer than they may, but where a fault excuses them, and one
+  of the cache's excuses no failure;
 - **worth it**: of the reads outside of faults, at least so many are hits.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import Literal, NamedTuple
 
@@ -37,6 +39,7 @@ class Operation:
     """One read or one write, as the one who asked saw it."""
 
     session: str
+    """Who asked, after a ``/`` that ends the name of the process; without one, a process of its own."""
     kind: Literal["read", "write"]
     key: str
     start: float
@@ -44,9 +47,17 @@ class Operation:
     end: float = inf
     value: Value | None = None
     """What was read, or written."""
-    outcome: Literal["ok", "failed", "unknown"] = "ok"
-    """``failed``: an error; of a write, nothing was committed. ``unknown``: the connection or process was lost."""
+    outcome: Literal["ok", "rolled back", "failed", "unknown"] = "ok"
+    """``rolled back``: as was asked for. ``failed``: an error; of a write, nothing was committed. ``unknown``: the
+    connection or process was lost."""
     hit: bool = False
+    owed: float = 0.0
+    """Of a write: until when other processes may see what was, because they could not be told."""
+
+    @property
+    def process(self) -> str:
+        """The process of the session."""
+        return self.session.partition("/")[0]
 
 
 @dataclass(frozen=True)
@@ -54,15 +65,15 @@ class Limits:
     """What is promised."""
 
     behind: float = 0.0
-    """Seconds that a read may be behind: the bound of the pushed tier."""
+    """Seconds that a read may be behind the writes of other processes: the bound of the pushed tier."""
     slowest: float = inf
     """Seconds that an operation may take."""
     hits: float = 0.0
     """The least share of hits among reads outside of faults."""
     faults: Sequence[tuple[float, float]] = ()
     """From when to when something was broken: what overlaps may fail or be slow, and need not hit."""
-    owing: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
-    """By key, from when to when an invalidation was owed: promised there is only what its own process sees."""
+    harmless: Sequence[tuple[float, float]] = ()
+    """From when to when something was broken that is promised to cost speed only: nothing may fail."""
 
 
 class Fault(NamedTuple):
@@ -85,10 +96,10 @@ def check(history: Iterable[Operation], limits: Limits | None = None) -> list[Fa
     for operation in operations:
         by_key[operation.key].append(operation)
     found: list[Fault] = []
-    for key, those in by_key.items():
+    for those in by_key.values():
         found += _committed(those)
-        found += _fresh(those, limits.behind, limits.owing.get(key, ()))
-        found += _in_order(those)
+        found += _fresh(those, limits.behind)
+        found += _in_order(those, limits.behind)
     return found + _available(operations, limits) + _worth_it(operations, limits)
 
 
@@ -111,50 +122,73 @@ def _committed(operations: Sequence[Operation]) -> list[Fault]:
         write = writes.get(read.value)
         if write is None:
             found.append(Fault("a value that nobody wrote", read))
-        elif write.outcome == "failed":
+        elif write.outcome in ("failed", "rolled back"):
             found.append(Fault("a value that was never committed", read, write))
         elif write.start > read.end:
             found.append(Fault("a value before it was written", read, write))
     return found
 
 
-def _fresh(
-    operations: Sequence[Operation], behind: float, owing: Sequence[tuple[float, float]]
-) -> list[Fault]:
-    """Walk along reads by their start, and along commits by their end, with the newest that had returned by then."""
-    commits = sorted(_commits(operations), key=lambda one: one.end)
-    newest: Operation | None = None
-    at = 0
+class _Newest:
+    """The newest of what binds by a time that only grows."""
+
+    def __init__(self, binding: Iterable[tuple[float, Operation]]) -> None:
+        self._binding = sorted(binding, key=lambda one: one[0])
+        self._at = 0
+        self._newest: Operation | None = None
+
+    def by(self, time: float) -> Operation | None:
+        while self._at < len(self._binding) and self._binding[self._at][0] <= time:
+            one = self._binding[self._at][1]
+            self._newest = _newer(self._newest, one)
+            self._at += 1
+        return self._newest
+
+
+def _version(one: Operation | None) -> int:
+    return -1 if one is None or one.value is None else one.value.version
+
+
+def _newer(one: Operation | None, other: Operation | None) -> Operation | None:
+    return other if _version(other) > _version(one) else one
+
+
+def _fresh(operations: Sequence[Operation], behind: float) -> list[Fault]:
+    """Compare each read with the newest commit that bound it: of its own process, as soon as it had returned."""
+    of_all = _Newest((max(one.end + behind, one.owed), one) for one in _commits(operations))
+    by_process: dict[str, list[tuple[float, Operation]]] = defaultdict(list)
+    for one in _commits(operations):
+        by_process[one.process].append((one.end, one))
+    own = {process: _Newest(commits) for process, commits in by_process.items()}
     found = []
     for read in _reads(operations):
-        while at < len(commits) and commits[at].end <= read.start - behind:
-            if newest is None or commits[at].value > newest.value:  # type: ignore[operator]  # those have one
-                newest = commits[at]
-            at += 1
-        assert read.value is not None
-        if newest is None or newest.value is None or read.value.version >= newest.value.version:
-            continue
-        if not any(begin <= read.start <= end for begin, end in owing):
+        newest = of_all.by(read.start)
+        if read.process in own:
+            newest = _newer(newest, own[read.process].by(read.start))
+        if _version(newest) > _version(read):
             found.append(Fault("stale", read, newest))
     return found
 
 
-def _in_order(operations: Sequence[Operation]) -> list[Fault]:
+def _in_order(operations: Sequence[Operation], behind: float) -> list[Fault]:
     """What each session sees never goes back, from what it has read or committed itself."""
-    found = []
+    writes = {one.value: one for one in operations if one.kind == "write" and one.value is not None}
     sessions: dict[str, list[Operation]] = defaultdict(list)
     for one in [*_reads(operations), *_commits(operations)]:
         sessions[one.session].append(one)
+
+    def binds(one: Operation) -> float:
+        write = writes.get(one.value)  # type: ignore[arg-type]  # those have one
+        if write is None or write.process == one.process:
+            return one.end
+        return max(one.end + behind, write.owed)
+
+    found = []
     for those in sessions.values():
-        ended = sorted(those, key=lambda one: one.end)
-        last: Operation | None = None
-        at = 0
+        seen = _Newest((binds(one), one) for one in those)
         for one in sorted(those, key=lambda one: one.start):
-            while at < len(ended) and ended[at].end <= one.start:
-                if last is None or ended[at].value > last.value:  # type: ignore[operator]  # those have one
-                    last = ended[at]
-                at += 1
-            if one.kind == "read" and last is not None and one.value.version < last.value.version:  # type: ignore[union-attr]  # as above
+            last = seen.by(one.start)
+            if one.kind == "read" and last is not None and _version(one) < _version(last):
                 found.append(Fault("own write not seen" if last.kind == "write" else "backwards", one, last))
     return found
 
@@ -162,17 +196,20 @@ def _in_order(operations: Sequence[Operation]) -> list[Fault]:
 def _available(operations: Sequence[Operation], limits: Limits) -> list[Fault]:
     found = []
     for one in operations:
-        if _excused(one, limits):
-            continue
-        if one.outcome != "ok":
-            found.append(Fault("an error that no fault explains", one))
-        elif one.end - one.start > limits.slowest:
+        if one.outcome in ("failed", "unknown"):
+            if not _overlaps(one, limits.faults):
+                found.append(Fault("an error that no fault explains", one))
+        elif one.end - one.start > limits.slowest and not _excused(one, limits):
             found.append(Fault(f"took {one.end - one.start:.3f} s", one))
     return found
 
 
 def _excused(operation: Operation, limits: Limits) -> bool:
-    return any(operation.start <= end and operation.end >= begin for begin, end in limits.faults)
+    return _overlaps(operation, limits.faults) or _overlaps(operation, limits.harmless)
+
+
+def _overlaps(operation: Operation, windows: Sequence[tuple[float, float]]) -> bool:
+    return any(operation.start <= end and operation.end >= begin for begin, end in windows)
 
 
 def _worth_it(operations: Sequence[Operation], limits: Limits) -> list[Fault]:

@@ -60,9 +60,15 @@ def test_a_read_may_be_behind_by_the_bound_and_no_more() -> None:
     assert faults([W1, W2, OLD], Limits(behind=0.5)) == {"stale"}
 
 
-def test_a_read_may_be_old_while_an_invalidation_of_its_key_is_owed() -> None:
-    assert faults([W1, W2, OLD], Limits(owing={"a": [(4, 5.5)]})) == set()
-    assert faults([W1, W2, OLD], Limits(owing={"a": [(4, 4.5)], "b": [(0, 9)]})) == {"stale"}
+def test_other_processes_may_see_what_was_while_an_invalidation_is_owed_and_its_own_may_not() -> None:
+    owed = replace(W2, owed=5.5)
+    assert faults([W1, owed, OLD]) == set()
+    assert faults([W1, replace(W2, owed=4.5), OLD]) == {"stale"}
+    assert faults([W1, owed, replace(OLD, value=ABSENT)]) == {"stale"}, "the one before is not owed"
+    assert faults([W1, replace(owed, session="r/1"), replace(OLD, session="r/2")]) == {"stale"}
+    seen = Operation("r", "read", "a", 4.1, 4.2, Value(2, "w2"))
+    assert faults([W1, owed, seen, OLD]) == set(), "from another entry that is not told yet"
+    assert faults([W1, owed, seen, replace(OLD, start=5.6)]) == {"stale", "backwards"}
 
 
 def test_a_commit_of_unknown_end_may_be_seen_or_not_but_is_not_forgotten_again() -> None:
@@ -75,6 +81,11 @@ def test_a_commit_of_unknown_end_may_be_seen_or_not_but_is_not_forgotten_again()
 
 def test_what_was_rolled_back_or_never_written_is_found() -> None:
     assert faults([W1, replace(W2, outcome="failed"), replace(OLD, value=Value(2, "w2"))]) == {
+        "a value that was never committed"
+    }
+    rolled_back = replace(W2, outcome="rolled back")
+    assert check([W1, rolled_back, OLD]) == []
+    assert faults([W1, rolled_back, replace(OLD, value=Value(2, "w2"))]) == {
         "a value that was never committed"
     }
     assert faults([W1, replace(OLD, value=Value(1, "w9"))]) == {"a value that nobody wrote"}
@@ -90,16 +101,18 @@ def test_a_session_sees_what_it_has_seen_and_written() -> None:
         "another has not seen it"
     )
     own = replace(W2, session="r")
-    assert faults([W1, own, OLD], Limits(behind=9)) == {"own write not seen"}
+    assert faults([W1, own, OLD], Limits(behind=9)) == {"stale", "own write not seen"}
 
 
 def test_errors_slowness_and_too_few_hits_are_found_outside_of_faults() -> None:
     failed = replace(OLD, outcome="failed", value=None)
     assert [one.what for one in check([failed])] == ["an error that no fault explains"]
     assert check([failed], Limits(faults=[(5.5, 9)])) == []
+    assert check([failed], Limits(harmless=[(5.5, 9)])), "the cache's trouble is no excuse"
     slow = Operation("r", "read", "a", 0, 3, ABSENT)
     assert faults([slow], Limits(slowest=2.5)) == {"took 3.000 s"}
     assert check([slow], Limits(slowest=2.5, faults=[(2, 2.1)])) == []
+    assert check([slow], Limits(slowest=2.5, harmless=[(2, 2.1)])) == []
     assert faults([slow, replace(slow, hit=True)], Limits(hits=0.6)) == {"only 1 of 2 reads are hits"}
     assert check([slow, replace(slow, hit=True)], Limits(hits=0.5)) == []
 
