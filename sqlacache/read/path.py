@@ -203,7 +203,8 @@ class ReadPath:
         if self._replay is None:
             made = replay_engine(self.binding.engine)
             with self._making:
-                self._replay = self._replay or made
+                if self._replay is None:
+                    self._replay = made
         return self._replay
 
     def _verify(
