@@ -6,24 +6,20 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
-from tests.support.postgres import postgres_server
 from tests.support.redis_server import redis_server
 
 from . import __doc__ as summary
 from .figures import report, required
 from .measure import measure
+from .program import about, add_common, progress, server
 from .text import lines
 from .work import READS, WRITES
 
 QUICK_ROUNDS, ROUNDS = 1, 25
+PACKAGES = ("sqlalchemy", "asyncpg", "redis", "prometheus-client", "opentelemetry-api")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,13 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     with server(options.postgres) as url, redis_server() as redis:
         before = os.getloadavg()[0]
         samples = asyncio.run(
-            measure(url, rounds, quick=options.quick, progress=_progress, redis_url=redis.url, works=works)
+            measure(url, rounds, quick=options.quick, progress=progress, redis_url=redis.url, works=works)
         )
-    _progress("")
-    about = {**_about(), "rounds": rounds, "load average before": round(before, 2)}
-    print("\n".join(lines(samples, about)))
+    progress("")
+    told = {**about(PACKAGES), "rounds": rounds, "load average before": round(before, 2)}
+    print("\n".join(lines(samples, told)))
     if options.json is not None:
-        options.json.write_text(json.dumps(report(samples, about), indent=1) + "\n")
+        options.json.write_text(json.dumps(report(samples, told), indent=1) + "\n")
     if options.quick:
         print("\nA quick run shows that the benchmark works; its figures mean nothing.")
         return 0
@@ -59,36 +55,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=[work.name for work in (*READS, *WRITES)],
         help="measure this work, such as 'get'; may be given several times (default: everything)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and figures there, too")
-    parser.add_argument(
-        "--postgres",
-        metavar="URL",
-        default=os.environ.get("SQLACACHE_TEST_POSTGRES_URL"),
-        help="SQLAlchemy URL (asyncpg) of a server; by default one is started from a wheel",
-    )
+    add_common(parser)
     options = parser.parse_args(argv)
     if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds takes a number above 0")
     return options
-
-
-def server(url: str | None) -> AbstractContextManager[str]:
-    return postgres_server() if url is None else nullcontext(url)
-
-
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\033[K{text}")
-        sys.stderr.flush()
-
-
-def _about() -> dict[str, Any]:
-    packages = ("sqlalchemy", "asyncpg", "redis", "prometheus-client", "opentelemetry-api")
-    return {
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        **{package: version(package) for package in packages},
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-    }
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from opentelemetry.sdk.trace import TracerProvider
@@ -33,11 +32,11 @@ from sqlalchemy.pool import NullPool
 
 from sqlacache_telemetry import Telemetry
 
-from .__main__ import server
 from .contenders import EVERYTHING, Contender
 from .figures import Spread, spread
 from .measure import fresh_database
 from .models import create_and_fill
+from .program import add_common, server
 from .work import READS
 
 ROUNDS, PARTS, TIMES = 100, 6, 25
@@ -281,13 +280,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--instructions", action="store_true", help="count instructions, too (needs valgrind)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and figures there, too")
-    parser.add_argument(
-        "--postgres",
-        metavar="URL",
-        default=os.environ.get("SQLACACHE_TEST_POSTGRES_URL"),
-        help="SQLAlchemy URL (asyncpg) of a server; by default one is started from a wheel",
-    )
+    add_common(parser)
     parser.add_argument("--counted", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.rounds < 1 or options.times < 1:

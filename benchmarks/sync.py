@@ -10,15 +10,12 @@ import argparse
 import gc
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -29,18 +26,19 @@ from sqlalchemy.exc import SAWarning
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import NullPool
 
-from tests.support.postgres import postgres_server
 from tests.support.redis_server import redis_server
 
 from .contenders import Unfair
 from .figures import Spread, ratio, seconds
 from .measure import CUSTOMERS, Samples
 from .models import create_and_fill
+from .program import about, add_common, progress, server
 from .sync_contenders import COUNTERPARTS, NO_CACHE, Contender, contenders
 from .sync_work import READS, Work
 
 DATABASES = ("PostgreSQL", "SQLite")
 ROUNDS = 20
+PACKAGES = ("sqlalchemy", "psycopg", "redis", "dogpile.cache", "prometheus-client")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,48 +49,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--rounds", type=int, default=ROUNDS, metavar="N", help="rounds (default: %(default)s)"
     )
     parser.add_argument("--quick", action="store_true", help="do everything once, to see that it works")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and figures there, too")
-    parser.add_argument(
-        "--postgres",
-        metavar="URL",
-        default=os.environ.get("SQLACACHE_TEST_POSTGRES_URL"),
-        help="SQLAlchemy URL of a server; by default one is started from a wheel",
-    )
+    add_common(parser, url="SQLAlchemy URL")
     options = parser.parse_args(argv)
     if options.rounds < 1:
         parser.error("--rounds takes a number above 0")
     with ExitStack() as stack:
-        server = options.postgres or stack.enter_context(postgres_server())
+        url = stack.enter_context(server(options.postgres))
         redis = stack.enter_context(redis_server())
         before = os.getloadavg()[0]
-        samples = measure(server, redis.url, 1 if options.quick else options.rounds, quick=options.quick)
+        samples = measure(url, redis.url, 1 if options.quick else options.rounds, quick=options.quick)
     told = {
-        **_about(),
+        **about(PACKAGES),
         "rounds": 1 if options.quick else options.rounds,
         "load average before": round(before, 2),
     }
-    _progress("")
+    progress("")
     print("\n".join(lines(samples, told)))
     if options.json is not None:
         options.json.write_text(json.dumps(report(samples, told), indent=1) + "\n")
     if options.quick:
         print("\nA quick run shows that the benchmark works; its figures mean nothing.")
     return 0
-
-
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\033[K{text}")
-        sys.stderr.flush()
-
-
-def _about() -> dict[str, Any]:
-    packages = ("sqlalchemy", "psycopg", "redis", "dogpile.cache", "prometheus-client")
-    return {
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        **{package: version(package) for package in packages},
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-    }
 
 
 # -- measuring -------------------------------------------------------------------------------------------------
@@ -122,7 +99,7 @@ def measure(server_url: str, redis_url: str, rounds: int, *, quick: bool) -> Sam
                             taken = _sample(runner, work, 1 if quick else work.times)
                         if number or quick:  # the first round warms everything up
                             figures.setdefault(runner.name, []).append(taken)
-            _progress(f"round {number + 1}")
+            progress(f"round {number + 1}")
     return samples
 
 
