@@ -1,6 +1,6 @@
 """What a part of the report is: each measures something of its own, and says it in text, data, charts and goals.
 
-A part is a module with ``NAME`` (for ``--part``), ``TITLE`` and ``run(place, rounds=, quick=, progress=)``, which returns
+A part is a module with ``NAME`` (for ``--part``), ``TITLE`` and ``run(place, rounds=, quick=, progress=)``, which gives
 a :class:`Part`. Parts know nothing of each other; the program runs them one after the other and writes one report.
 """
 
