@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -48,6 +48,7 @@ OFF = "off"
 NO_SDK = "no SDK"
 DROPPED = "request not sampled"
 ROOT_DROPPED = "not sampled"
+RARE = "1 in 100,000"
 SAMPLED = "sampled"
 
 
@@ -94,10 +95,16 @@ def contenders() -> Sequence[Observed]:
         ),
         Observed(
             ROOT_DROPPED,
-            "an SDK that does not sample, asked for every hit (there is no request)",
+            "an SDK that does not sample, and no request: every hit would be a root",
             telemetry=True,
             sampler=ParentBased(ALWAYS_OFF),
             most=0.10,
+        ),
+        Observed(
+            RARE,
+            "an SDK that samples next to nothing, and no request: it is asked for every hit",
+            telemetry=True,
+            sampler=ParentBased(TraceIdRatioBased(1e-5)),
         ),
         Observed(
             SAMPLED,

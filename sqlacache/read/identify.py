@@ -97,6 +97,9 @@ class Read:
 
     def tags(self) -> tuple[str, ...]:
         """Return what the read depends on, for people."""
+        if len(self.dependencies) == 1:
+            (shape, tags), *_ = self.dependencies
+            return tags or (shape.name,)
         return tuple(tag for shape, tags in self.dependencies for tag in (tags or (shape.name,)))
 
 

@@ -185,17 +185,34 @@ class ReadPath:
             came_from = tier or read.tier or self.binding.store.tier
             if came_from == "remote":
                 self.binding.manager.capacity.tell()
-            observers.decided(
-                self._decision(
-                    read,
+            # By position and without the steps that other decisions take: this is done for every hit.
+            decision = Decision._make(
+                (
+                    self.settings.name,
+                    plan.op,
                     "hit",
                     None,
-                    tier=came_from,
-                    entry=entry,
-                    rows=len(rows),
-                    lookup_seconds=looked_up - read.started,
+                    came_from,
+                    self.binding.database,
+                    plan.tables,
+                    read.key,
+                    read.tags(),
+                    None,
+                    read.at - entry.stored_at,
+                    entry.size,
+                    len(rows),
+                    (),
+                    None,
+                    read.at,
+                    looked_up - read.started,
+                    entry.load_seconds,
+                    plan.sql,
+                    None,
+                    None,
                 )
             )
+            debug = self.binding.debug
+            observers.decided(decision if debug is None else debug.completed(decision, read))
         return result
 
     def _replay_engine(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Literal
+from typing import Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -11,6 +11,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from sqlacache.errors import ConfigError
 
 from . import names
+from .hits import HitCounter, HitHistogram, Hits
+
+F = TypeVar("F", Counter, HitCounter, Histogram, HitHistogram, Gauge)
 
 MAX_LABEL = 128
 """Longest label value in characters: databases allow 63 to 128 in a table's name."""
@@ -61,32 +64,32 @@ class Families:
     def __init__(self, registry: CollectorRegistry) -> None:
         made: list[Counter | Histogram | Gauge] = []
 
-        def counter(metric: names.Metric) -> Counter:
-            made.append(family := Counter(metric.name, metric.help, tuple(metric.labels), registry=registry))
+        def made_of(kind: type[F], metric: names.Metric, **more: Any) -> F:
+            family = kind(metric.name, metric.help, tuple(metric.labels), registry=registry, **more)
+            made.append(family)
             return family
+
+        def counter(metric: names.Metric) -> Counter:
+            return made_of(Counter, metric)
 
         def histogram(metric: names.Metric) -> Histogram:
-            labels = tuple(metric.labels)
-            family = Histogram(metric.name, metric.help, labels, buckets=metric.buckets, registry=registry)
-            made.append(family)
-            return family
+            return made_of(Histogram, metric, buckets=metric.buckets)
 
         def gauge(metric: names.Metric, together: Literal["livesum", "max"]) -> Gauge:
-            labels = tuple(metric.labels)
-            family = Gauge(metric.name, metric.help, labels, registry=registry, multiprocess_mode=together)
-            made.append(family)
-            return family
+            return made_of(Gauge, metric, multiprocess_mode=together)
 
         try:
-            self.hits = counter(names.HITS)
+            self.hits = made_of(HitCounter, names.HITS)
             self.misses = counter(names.MISSES)
             self.bypasses = counter(names.BYPASSES)
             self.fills = counter(names.FILLS)
             self.evictions = counter(names.EVICTIONS)
             self.bumps = counter(names.BUMPS)
-            self.lookup_seconds = histogram(names.LOOKUP_SECONDS)
+            self.lookup_seconds = made_of(
+                HitHistogram, names.LOOKUP_SECONDS, buckets=names.LOOKUP_SECONDS.buckets
+            )
             self.load_seconds = histogram(names.LOAD_SECONDS)
-            self.saved_seconds = counter(names.SAVED_SECONDS)
+            self.saved_seconds = made_of(HitCounter, names.SAVED_SECONDS)
             self.invalidation_seconds = histogram(names.INVALIDATION_SECONDS)
             self.lag_seconds = histogram(names.INVALIDATION_LAG)
             # Under PROMETHEUS_MULTIPROC_DIR all processes together are one series, not one per pid: what each of those
@@ -115,6 +118,7 @@ class Families:
         self.errors = words["error"]
         self.observers = words["observer"]
         self.table = self.tables.of
+        self.counted_hits = Hits(self.hits, self.lookup_seconds, self.saved_seconds, self.table)
 
 
 def families(registry: CollectorRegistry) -> Families:

@@ -1,8 +1,8 @@
 """Decisions and invalidations as Prometheus metrics.
 
-Counting a hit is a dictionary lookup and the increments themselves: the children of each label set are made
-once and kept. Everything goes through prometheus_client's own counters, so that ``PROMETHEUS_MULTIPROC_DIR``
-works (it drops exemplars: a limitation of prometheus_client).
+The children of each label set are made once and kept, and hits are counted a few at a time (:mod:`.hits`).
+Everything goes through prometheus_client's own counters, so that ``PROMETHEUS_MULTIPROC_DIR`` works (it drops
+exemplars: a limitation of prometheus_client).
 """
 
 from __future__ import annotations
@@ -53,12 +53,6 @@ class _Observe(Protocol):
     def __call__(self, amount: float, exemplar: Exemplar | None = None) -> None: ...
 
 
-class _Hit(NamedTuple):
-    add: _Add
-    lookup: _Observe
-    saved: _Add
-
-
 class _Miss(NamedTuple):
     add: _Add
     lookup: _Observe
@@ -81,8 +75,8 @@ class MetricsObserver(Observer):
 
     def __init__(self, registry: CollectorRegistry | None = None, *, exemplars: bool = True) -> None:
         self._families = families(REGISTRY if registry is None else registry)
+        self._note_hit = self._families.counted_hits.note
         self._exemplars = exemplars
-        self._hits: dict[tuple[str, str, str, str], _Hit] = {}
         self._misses: dict[tuple[str, str, str, str], _Miss] = {}
         self._bypasses: dict[tuple[str, str], tuple[_Add, _Observe]] = {}
         self._fills: dict[tuple[str, str], _Add] = {}
@@ -111,7 +105,7 @@ class MetricsObserver(Observer):
         for table in tables:
             for op in OPS:
                 for tier in LIKELY_TIERS:
-                    self._hit(cache, table, op, tier)
+                    self._families.counted_hits.series(cache, table, op, tier)
             for op, reason in LIKELY_MISSES:
                 self._miss(cache, table, op, reason)
             label = self._families.table(table)
@@ -126,19 +120,11 @@ class MetricsObserver(Observer):
 
     def decided(self, decision: Decision, scope: Exemplar | None) -> None:
         kind = decision.decision
+        if kind == "hit":
+            self._note_hit(decision)
+            return
         table = decision.tables[0] if decision.tables else ""
         lookup_seconds = decision.lookup_seconds
-        if kind == "hit":
-            tier = decision.tier or ""
-            hit = self._hits.get((decision.cache, table, decision.op, tier))
-            if hit is None:
-                hit = self._hit(decision.cache, table, decision.op, tier)
-            hit.add()
-            hit.lookup(lookup_seconds)
-            load_seconds = decision.load_seconds
-            if load_seconds is not None and load_seconds > lookup_seconds:
-                hit.saved(load_seconds - lookup_seconds)
-            return
         reason = decision.reason or ""
         if kind == "miss":
             miss = self._misses.get((decision.cache, table, decision.op, reason))
@@ -198,19 +184,6 @@ class MetricsObserver(Observer):
 
     def observer_failed(self, observer: str) -> None:
         self._families.observer_errors.labels(self._families.observers.of(observer)).inc()
-
-    def _hit(self, cache: str, table: str, op: str, tier: str) -> _Hit:
-        label = self._families.table(table)
-        hit = self._hits.get((cache, label, op, tier))
-        if hit is None:
-            hit = _Hit(
-                self._families.hits.labels(cache, label, op, tier).inc,
-                self._families.lookup_seconds.labels(cache, "hit").observe,
-                self._families.saved_seconds.labels(cache, label).inc,
-            )
-        # Not under the name of a table that has no label of its own: those names are not bounded.
-        self._hits[cache, label if label == names.OTHER else table, op, tier] = hit
-        return hit
 
     def _miss(self, cache: str, table: str, op: str, reason: str) -> _Miss:
         label = self._families.table(table)

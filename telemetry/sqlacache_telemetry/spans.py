@@ -12,7 +12,8 @@
    sets).
 3. The current span records, or is no local one that was dropped: a valid parent without the sampled flag
    closes the gate, because its children would be dropped with it. Without a parent the span is a root and the
-   sampler decides.
+   sampler decides. One that says of itself that it drops every root (``always_off``, ``parentbased_always_off``) is
+   asked only where other spans may be inside, which are to share its decision: asking takes as long as all the rest.
 
 After the gate a span is started with what a sampler may look at (cache, operation, decision); all other
 attributes are built only if it records. Spans are never marked ERROR: a database error is the database
@@ -61,6 +62,9 @@ SUPPRESSED = "suppress_instrumentation"
 """Context key by which instrumentations are asked to make no spans."""
 
 _API = vars(trace)
+_DROPS_ROOTS = ("AlwaysOffSampler", "ParentBased{root:AlwaysOffSampler,")
+"""How the description of a sampler begins that samples no root: the first by OpenTelemetry's specification."""
+
 _LATER = re.compile(r"__\[POSTCOMPILE_\S+?(~~.+?~~)?\]")
 """What SQLAlchemy writes for parameters that it expands when the statement is executed."""
 
@@ -106,7 +110,7 @@ class SpanObserver(Observer):
         self._only_misses = only_misses
         self._query_text = query_text
         self._tracer: Tracer | None = None
-        self._settled = self._asked = False
+        self._settled = self._asked = self._drops_roots = False
         if tracer_provider is not None:
             self._settle(tracer_provider)
 
@@ -149,7 +153,7 @@ class SpanObserver(Observer):
         kind = decision.decision
         if kind != "miss" and self._only_misses:
             return
-        tracer = self._gate()
+        tracer = self._gate(alone=True)
         if tracer is None:
             return
         summary, name = _lookup_name(decision.tables)
@@ -219,8 +223,8 @@ class SpanObserver(Observer):
             span.set_attributes(attributes)
             span.end()
 
-    def _gate(self) -> Tracer | None:
-        """Return the tracer to use, or ``None`` when a span would reach nobody."""
+    def _gate(self, *, alone: bool = False) -> Tracer | None:
+        """Return the tracer to use, or ``None`` when a span would reach nobody; ``alone``: no other will be inside."""
         if self._settled_tracer() is None:
             return None
         context = otel_context.get_current()
@@ -229,7 +233,9 @@ class SpanObserver(Observer):
         parent = get_current_span(context)
         if not parent.is_recording():
             parent_context = parent.get_span_context()
-            if parent_context.is_valid and not parent_context.trace_flags.sampled:
+            if not parent_context.is_valid:
+                return None if alone and self._drops_roots else self._tracer
+            if not parent_context.trace_flags.sampled:
                 return None
         return self._tracer
 
@@ -248,6 +254,8 @@ class SpanObserver(Observer):
     def _settle(self, provider: TracerProvider) -> None:
         tracer = provider.get_tracer(names.SCOPE, library_version(), names.SCHEMA_URL)
         self._tracer = None if isinstance(tracer, NoOpTracer) else tracer
+        sampler = getattr(tracer, "sampler", None)
+        self._drops_roots = sampler is not None and sampler.get_description().startswith(_DROPS_ROOTS)
         self._settled = True
 
 

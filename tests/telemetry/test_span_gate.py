@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, ParentBased, Sampler, SamplingResult
+from opentelemetry.sdk.trace import RandomIdGenerator, TracerProvider
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    Decision,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from sqlacache.observers import Observers
@@ -90,6 +98,43 @@ def test_spans_inside_an_unsampled_misss_load_are_not_sampled_either():
     traced.told.load_finished(scopes, None)
     traced.told.decided(miss(), scopes)
     assert application.exporter.get_finished_spans() == ()
+
+
+class Numbered(RandomIdGenerator):
+    """Counts the spans that were started, sampled or not."""
+
+    started = 0
+
+    def generate_span_id(self) -> int:
+        self.started += 1
+        return super().generate_span_id()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "started"),
+    [
+        pytest.param(ALWAYS_OFF, 0, id="always_off"),
+        pytest.param(ParentBased(ALWAYS_OFF), 0, id="parentbased_always_off"),
+        pytest.param(ParentBased(TraceIdRatioBased(0)), 2, id="parentbased_traceidratio"),
+        pytest.param(ParentBased(Asked()), 2, id="another"),
+    ],
+)
+def test_hits_without_a_parent_do_not_ask_a_sampler_that_drops_every_root(sampler, started):
+    numbers = Numbered()
+    told = Observers([SpanObserver(TracerProvider(sampler, id_generator=numbers))])
+    told.decided(hit())
+    told.decided(bypass())
+    assert numbers.started == started
+
+
+def test_what_drops_every_root_samples_a_hit_whose_parent_is_sampled():
+    traced = Traced(ParentBased(ALWAYS_OFF))
+    flags = TraceFlags(TraceFlags.SAMPLED)
+    with trace.use_span(
+        NonRecordingSpan(SpanContext(trace_id=1, span_id=2, is_remote=True, trace_flags=flags))
+    ):
+        traced.told.decided(hit())
+    assert traced.span.name == "sqlacache.lookup SELECT users"
 
 
 @pytest.mark.parametrize(("sampled", "asked"), [(False, 0), (True, 4)])
