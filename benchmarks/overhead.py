@@ -48,7 +48,7 @@ OFF = "off"
 NO_SDK = "no SDK"
 DROPPED = "request not sampled"
 ROOT_DROPPED = "not sampled"
-RARE = "1 in 100,000"
+RARE = "hardly sampled"
 SAMPLED = "sampled"
 
 
