@@ -18,6 +18,7 @@ from threading import Thread
 from typing import Any
 from uuid import uuid4
 
+import hypothesis
 import pytest
 import pytest_asyncio
 
@@ -35,6 +36,12 @@ from tests.support.mariadb import mariadb_server
 from tests.support.postgres import Unavailable, postgres_server
 from tests.support.reading import UNCACHED, Reader
 from tests.support.redis_server import redis_server
+
+# A busy machine is no finding: no example has to be fast.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 LOCAL = os.environ.get("SQLACACHE_TEST_LOCAL", "default")
 """The local tier of the tests' caches with ``SQLACACHE_TEST_BACKEND=redis``: what holds in one process holds there."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..decisions import BypassReason, Decision, FillOutcome, Load, MissReason, Tier
 from ..errors import SerializationError, TransportError
@@ -185,34 +185,7 @@ class ReadPath:
             came_from = tier or read.tier or self.binding.store.tier
             if came_from == "remote":
                 self.binding.manager.capacity.tell()
-            # By position and without the steps that other decisions take: this is done for every hit.
-            decision = Decision._make(
-                (
-                    self.settings.name,
-                    plan.op,
-                    "hit",
-                    None,
-                    came_from,
-                    self.binding.database,
-                    plan.tables,
-                    read.key,
-                    read.tags(),
-                    None,
-                    read.at - entry.stored_at,
-                    entry.size,
-                    len(rows),
-                    (),
-                    None,
-                    read.at,
-                    looked_up - read.started,
-                    entry.load_seconds,
-                    plan.sql,
-                    None,
-                    None,
-                )
-            )
-            debug = self.binding.debug
-            observers.decided(decision if debug is None else debug.completed(decision, read))
+            observers.decided(self.hit(read, entry, len(rows), came_from, looked_up - read.started))
         return result
 
     def _replay_engine(self) -> Any:
@@ -247,17 +220,8 @@ class ReadPath:
         if observers and read.reason is not None:
             observers.decided(self._decision(read, "bypass", read.reason))
         elif observers:
-            observers.decided(
-                self._decision(
-                    read,
-                    "hit",
-                    None,
-                    tier=read.tier or self.binding.store.tier,
-                    entry=entry,
-                    rows=len(capture.rows or ()),
-                    lookup_seconds=lookup_seconds,
-                )
-            )
+            tier = read.tier or self.binding.store.tier
+            observers.decided(self.hit(read, entry, len(capture.rows or ()), tier, lookup_seconds))
         return result
 
     def _miss(self, state: Any, inherited: Replay | None, read: Read, verdict: Verdict) -> Any:
@@ -392,13 +356,44 @@ class ReadPath:
             execution_options=_options(state, None), bind_arguments=_real_bind(inherited, state)
         )
 
+    def hit(self, read: Read, entry: Entry, rows: int, tier: Tier, lookup_seconds: float) -> Decision:
+        """Return the decision of a hit: by position and with no more steps than it takes, since most reads are hits."""
+        plan = read.plan
+        assert plan is not None  # made by _identify
+        decision = Decision._make(
+            (
+                self.settings.name,
+                plan.op,
+                "hit",
+                None,
+                tier,
+                self.binding.database,
+                plan.tables,
+                read.key,
+                read.tags(),
+                None,
+                read.at - entry.stored_at,
+                entry.size,
+                rows,
+                (),
+                None,
+                read.at,
+                lookup_seconds,
+                entry.load_seconds,
+                plan.sql,
+                None,
+                None,
+            )
+        )
+        debug = self.binding.debug
+        return decision if debug is None else debug.completed(decision, read)
+
     def _decision(
         self,
         read: Read,
-        kind: Any,
+        kind: Literal["miss", "bypass"],
         reason: MissReason | BypassReason | None,
         *,
-        tier: Any = None,
         verdict: Verdict | None = None,
         entry: Entry | None = None,
         fill: FillOutcome | None = None,
@@ -407,26 +402,25 @@ class ReadPath:
         load_seconds: float | None = None,
     ) -> Decision:
         plan = read.plan
-        hit = kind == "hit"
         decision = Decision(
             self.settings.name,
             plan.op if plan is not None else "fetch",
             kind,
             reason,
-            tier,
+            None,
             self.binding.database,
             plan.tables if plan is not None else (),
             read.key,
             read.tags() if read.dependencies else (),
             fill,
-            read.at - entry.stored_at if hit and entry is not None else None,
+            None,
             entry.size if entry is not None else None,
             rows,
             verdict.changed if verdict is not None else (),
             verdict.cause if verdict is not None else None,
             read.at,
             lookup_seconds if lookup_seconds is not None else time.perf_counter() - read.started,
-            entry.load_seconds if hit and entry is not None else load_seconds,
+            load_seconds,
             plan.sql if plan is not None else None,
         )
         debug = self.binding.debug

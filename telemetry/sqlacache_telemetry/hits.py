@@ -100,7 +100,7 @@ class Hits:
         renew(self)
 
     def forked(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer that reads may run while it is held
 
     def note(self, hit: Decision) -> None:
         """Take a hit, to be counted soon. Its labels are given at once: the first to come have one of their own."""
