@@ -16,6 +16,8 @@ TOLD = (
     "capacity",
 )
 """What can be told later: not where a load or an invalidation begins, whose scope the query needs at once."""
+IDLE = 5.0
+"""Seconds without a record after which the thread ends, so that none is left of an observer that is told no more."""
 
 
 class InBackground(Observer):
@@ -74,13 +76,13 @@ class InBackground(Observer):
             return waiting.all_tasks_done.wait_for(lambda: not waiting.unfinished_tasks, timeout)
 
     def _put(self, name: str, arguments: tuple[Any, ...]) -> None:
-        if self._thread is None:
-            self._start()
         try:
             self._waiting.put_nowait((name, arguments))
         except queue.Full:
             with self._starting:
                 self.lost += 1
+        if self._thread is None:
+            self._start()
 
     def _start(self) -> None:
         with self._starting:
@@ -91,12 +93,33 @@ class InBackground(Observer):
     def _tell(self) -> None:
         waiting, told = self._waiting, self._told
         while True:
-            name, arguments = waiting.get()
+            try:
+                name, arguments = waiting.get(timeout=IDLE)
+            except queue.Empty:
+                if self._leaves():
+                    return
+                continue
             if name == "invalidated":
                 told.invalidated(arguments[0], [(self._observer, None)])
             else:
                 getattr(told, name)(*arguments)
             waiting.task_done()
+
+    def _leaves(self) -> bool:
+        """Let the thread end, unless a record came meanwhile.
+
+        ::
+
+            1. The thread finds nothing in the queue.
+            2. Somebody puts a record there, and sees that there is a thread.
+            3. The thread says that it is none, and must look once more: nobody else would tell that record.
+        """
+        me, self._thread = self._thread, None
+        with self._starting:
+            if self._waiting.empty() or self._thread is not None:
+                return True
+            self._thread = me
+            return False
 
 
 def _handing_on(name: str) -> Callable[..., None]:

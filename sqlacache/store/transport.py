@@ -250,8 +250,15 @@ class Transport:
             with self._lock:  # of several threads, one makes the pool of all
                 pool = self._pools.get(home)
                 if pool is None:
+                    self._leave_closed_loops()
                     pool = self._pools[home] = self._make_pool()
         return pool
+
+    def _leave_closed_loops(self) -> None:
+        """Let the garbage collector have the pools of loops that ended: a pool holds its loop, and so would stay."""
+        if not self.front.is_blocking:
+            for loop in [loop for loop in self._pools if loop.is_closed()]:
+                del self._pools[loop]
 
     def forked(self) -> None:
         """The parent's sockets are not ours, and what it knew of the server is not known here."""

@@ -3,10 +3,18 @@
 The ledger belongs to the DBAPI connection (it lives in the pool's ``info`` of it), where every write passes: ORM and
 Core, and every session that shares the connection. Savepoints are marks in it: rolling back to one forgets what came
 after it, releasing one forgets only the mark.
+
+The pool lives longer than a session that nobody closed, and takes its connection back when the garbage collector finds
+what was handed out. An execution context holds that, and so a ledger holds contexts weakly::
+
+    1. A session writes, and is left to the garbage collector with its transaction open.
+    2. Its connection's record, which the pool has, holds the ledger, which would hold the context of the last write,
+       which holds the connection: nobody would ever give it back.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +24,8 @@ from .dml import Change, DmlPlan, RowChange
 
 INFO_KEY = "sqlacache"
 """Key of the ledger in the connection's ``info``."""
+KEPT = "_sqlacache_inserting"
+"""Attribute of SQLAlchemy's connection that keeps :attr:`Ledger.inserting`."""
 
 
 class Inserted(Change):
@@ -76,17 +86,36 @@ class Ledger:
     """Tables into which rows went whose primary key is not known, with how many rows (or more: see savepoints)."""
     keyless: Change | None = None
     """Of the statement last accounted for: the rows that it inserts, if their primary key is not known beforehand."""
-    inserting: Any = None
-    """The execution context of an INSERT that has run and whose result may tell the keys of :attr:`keyless`.
-
-    SQLAlchemy sets the result up after the call; it is looked at before anything else happens on the connection."""
     epoch: int = 0
     """The binding that has seen everything of the open transaction."""
-    last_context: Any = None
-    """The execution context last accounted for: batches of one statement share it."""
+    _inserting: weakref.ref[Any] | None = None
+    _last_context: weakref.ref[Any] | None = None
 
     def __bool__(self) -> bool:
         return bool(self.changes)
+
+    @property
+    def last_context(self) -> Any:
+        """The execution context last accounted for: batches of one statement share it."""
+        return self._last_context() if self._last_context is not None else None
+
+    @property
+    def inserting(self) -> Any:
+        """The execution context of an INSERT that has run and whose result may tell the keys of :attr:`keyless`.
+
+        SQLAlchemy sets the result up after the call; it is looked at before anything else happens on the connection.
+        The result may be gone by then: until this is set to ``None``, SQLAlchemy's connection keeps the context."""
+        return self._inserting() if self._inserting is not None else None
+
+    @inserting.setter
+    def inserting(self, context: Any) -> None:
+        before = self.inserting
+        if before is not None:
+            vars(before.root_connection).pop(KEPT, None)
+        self._inserting = None
+        if context is not None:
+            vars(context.root_connection)[KEPT] = context
+            self._inserting = weakref.ref(context)
 
     def tables(self) -> set[str]:
         """Return the tables written; :data:`~sqlacache.tags.EVERYTHING` among them if that is not known."""
@@ -98,7 +127,7 @@ class Ledger:
         self.marks.clear()
         self.unkeyed.clear()
         self.read_first = self.transaction_state = False
-        self.last_context = self.keyless = self.inserting = None
+        self._last_context = self.keyless = self.inserting = None
         self.ends = self.may_end = False
         self.forget_statement()
 
@@ -107,7 +136,7 @@ class Ledger:
 
         The one before may have been run by a listener, so that nobody asked for what was noted of it.
         """
-        self.last_context, self.keyless = context, None
+        self._last_context, self.keyless = weakref.ref(context), None
         self.forget_statement()
 
     def forget_statement(self) -> None:
