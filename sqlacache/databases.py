@@ -10,7 +10,8 @@ from sqlalchemy.engine import URL
 
 def is_one_of_several_workers() -> bool:
     """Tell whether something says that this process is one of several (uvicorn's or gunicorn's workers)."""
-    several = os.environ.get("WEB_CONCURRENCY", "").isdigit() and int(os.environ["WEB_CONCURRENCY"]) > 1
+    workers = os.environ.get("WEB_CONCURRENCY", "").encode(errors="surrogateescape")
+    several = workers.isdigit() and workers.lstrip(b"0") not in (b"", b"1")
     return several or multiprocessing.parent_process() is not None
 
 

@@ -21,7 +21,7 @@ from ..errors import CacheError, ConfigError, SerializationError, TransportError
 from ..front.blocking import BlockingFront, finish
 from ..store.breaker import Breaker
 from ..store.codec import Rows
-from ..store.layout import Layout, scheme_of
+from ..store.layout import Layout, number_of, scheme_of
 from ..store.records import PROTOCOL
 from ..tags import EVERYTHING
 
@@ -115,8 +115,8 @@ class Server:
 
         layout = (ClusterLayout if self.is_cluster else Layout)(self.where.prefix, "-")
         generation = self.call(b"GET", layout.generation(EVERYTHING)) or b""
-        number = generation.partition(b"|")[0]
-        scheme = scheme_of(int(number)) if number.isdigit() else None
+        number = number_of(generation.partition(b"|")[0])
+        scheme = None if number is None else scheme_of(number)
         return self.digests.scheme if scheme is None else scheme
 
     def conceal(self) -> Conceal | None:

@@ -15,11 +15,18 @@ from .records import PROTOCOL
 
 _SCHEME_DIGITS = 13
 """Of a number of 40 bits."""
+_MOST_DIGITS = 30
+"""Of a number that :func:`spoken` returns; more are none of ours, and Python refuses to read thousands."""
 
 
 def spoken(protocol: int, scheme: int) -> int:
     """Return the number of a protocol under a scheme: its own, or with that of the scheme written after it."""
     return protocol * 10**_SCHEME_DIGITS + scheme if scheme else protocol
+
+
+def number_of(written: bytes) -> int | None:
+    """Return the number of a protocol that is written at a key of control; ``None`` for bytes that are none."""
+    return int(written) if written.isdigit() and len(written) <= _MOST_DIGITS else None
 
 
 def scheme_of(number: int, protocol: int = PROTOCOL) -> int | None:
@@ -59,6 +66,13 @@ class Layout:
     def fence(self, table: str) -> str:
         """There while writers of another protocol may be under way."""
         return f"{self.prefix}:fence"
+
+    def other(self, fence: bytes) -> str:
+        """Say who else writes under the prefix: the fence has the number of one of both, ours or the other."""
+        number = number_of(fence)
+        if number is not None and scheme_of(number, self.protocol) is None:
+            return f"a version of protocol {number} writes here, too"
+        return "another version, or a process with another digest_key or expose_values, writes here, too"
 
     @property
     def mode(self) -> str:

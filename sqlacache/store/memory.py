@@ -131,6 +131,9 @@ class MemoryStore:
                 self._entries.move_to_end(key)
             return Sample(entry, self._view(names), gone)
 
+    def at_hand(self, key: str, names: Sequence[str]) -> Sample | None:
+        return self.lookup(key, names)
+
     def peek(self, key: str, names: Sequence[str]) -> Sample:
         with self._lock:
             entry = self._entries.get(key)

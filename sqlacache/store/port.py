@@ -32,6 +32,10 @@ class Store(Protocol):
         """Return the entry and the stamps named, as they are at one moment."""
         ...
 
+    def at_hand(self, key: str, names: Sequence[str]) -> Sample | None:
+        """Return what :meth:`lookup` would, if that takes nobody outside of this process; ``None`` otherwise."""
+        ...
+
     def peek(self, key: str, names: Sequence[str]) -> Sample:
         """Do as :meth:`lookup` does, without counting as a use of the entry (for explanations)."""
         ...

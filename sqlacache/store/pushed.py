@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from ..tags import table_stamp
 from .announcing import Announcement
 from .local import LocalTier
-from .stamps import Entry
+from .stamps import Entry, Sample, StampView
 
 MAX_REMEMBERED = 100_000
 """Stamps whose last announcement is remembered; beyond it, everything sampled before is void."""
@@ -120,3 +120,9 @@ class PushedTier(LocalTier):
                 return False
             last = self._last
             return all(last.get(name, -1) <= sampled for name, _, _ in entry.stamps)
+
+
+def unasked(held: Entry) -> Sample:
+    """Return what a lookup brings that asks nobody: no announcement has touched what the entry was filled under."""
+    views = [StampView(version, nonce, False, None) for _, version, nonce in held.stamps]
+    return Sample(held, views, under=held.under, tier="local")

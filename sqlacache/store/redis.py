@@ -24,10 +24,10 @@ from ..errors import SerializationError
 from ..tags import EVERYTHING, Shape, TableTouch, table_stamp
 from .announcing import Announcement
 from .codec import Codec
-from .layout import Layout, scheme_of
+from .layout import Layout
 from .local import LocalTier
 from .purging import purge
-from .pushed import Generation, PushedTier
+from .pushed import Generation, PushedTier, unasked
 from .records import decode_entry, decode_stamp, encode_entry, encode_shape
 from .redis_commit import Commits, milliseconds, run
 from .scripts import FILL, SAMPLE
@@ -108,8 +108,7 @@ class RedisStore:
         if held is None:
             return self._kept(key, self._ask(key, names, with_entry=True))
         if self.pushed is not None and self.pushed.is_live:
-            views = [StampView(version, nonce, False, None) for _, version, nonce in held.stamps]
-            return Sample(held, views, under=held.under, tier="local")
+            return unasked(held)
         began = time.monotonic()
         sample = self._ask(key, names, with_entry=False)
         if sample.under == held.under and _holds(held, sample.stamps):
@@ -121,6 +120,12 @@ class RedisStore:
         self.local.drop([key])
         within = self.budget - (time.monotonic() - began)
         return self._with_stale(self._kept(key, self._ask(key, names, with_entry=True, within=within)), held)
+
+    def at_hand(self, key: str, names: Sequence[str]) -> Sample | None:
+        if self.pushed is None:
+            return None
+        held = self.pushed.get(key)
+        return unasked(held) if held is not None and self.pushed.is_live else None
 
     def peek(self, key: str, names: Sequence[str]) -> Sample:
         return self._ask(key, names, with_entry=True)
@@ -145,7 +150,7 @@ class RedisStore:
         if found.mode is not None and found.mode in _MODES:
             return _nothing(len(names), "disabled", f"the mode of all processes is {_text(found.mode)}")
         if found.fence is not None and found.fence.isdigit():
-            return _nothing(len(names), "protocol_mismatch", self._other(_text(found.fence)))
+            return _nothing(len(names), "protocol_mismatch", self.layout.other(found.fence))
         if found.generation is None:
             gone: MissReason | None = "generation_changed" if found.data is not None else None
             return Sample(None, [None] * len(names), gone)
@@ -231,7 +236,7 @@ class RedisStore:
         status, generation, found = self._wait(within, self._sample(names, by_table, ttl))
         generation = Generation(generation, arrived)
         if status == b"fenced":
-            return _nothing(len(names), "protocol_mismatch", self._other("")), False
+            return _nothing(len(names), "protocol_mismatch", self.layout.other(b"")), False
         stamps: list[Any] = [decode_stamp(stamp) for stamp in found]
         sample = Sample(None, stamps, under=generation)
         if status != b"ok":
@@ -410,12 +415,6 @@ class RedisStore:
         # The pushed tier does not look at the mode with every read.
         await self.transport.call(b"PUBLISH", self.layout.generation(EVERYTHING), mode)
 
-    def _other(self, number: str) -> str:
-        """Say who else writes under the prefix: the fence has the number of one of both, ours or the other."""
-        if number.isdecimal() and scheme_of(int(number), self.layout.protocol) is None:
-            return f"a version of protocol {number} writes here, too"
-        return "another version, or a process with another digest_key or expose_values, writes here, too"
-
     async def troubles(self) -> list[str]:
         """Return what keeps every process from serving, in words; raise :class:`TransportError` without an answer."""
         layout = self.layout
@@ -425,7 +424,7 @@ class RedisStore:
         if mode is not None and mode in _MODES:
             found.append(f"the mode of all processes is {_text(mode)}")
         if fence is not None and fence.isdigit():
-            found.append(self._other(_text(fence)))
+            found.append(layout.other(fence))
         if run == UNKNOWN_RUN:
             found.append("the server does not tell its run id: restarts and failovers go unnoticed")
         return found

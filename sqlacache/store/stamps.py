@@ -8,7 +8,7 @@ rests on the random nonce, since a counter that was evicted could start again at
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..decisions import BypassReason, Cause, MissReason, StampChange, Tier
@@ -48,6 +48,12 @@ class Entry:
     """The rows' byte form, for a store that keeps bytes; only while the entry is being stored."""
     trace: str | None = None
     """W3C ``traceparent`` of the read that stored it, if that was traced."""
+    learned: Any = field(default=None, compare=False, repr=False)
+    """What a :class:`sqlacache.DirectSession` has learned of the rows, so that it goes when they go."""
+
+    def learn(self, what: Any) -> None:
+        """Keep :attr:`learned`; nothing else of an entry ever changes."""
+        object.__setattr__(self, "learned", what)
 
 
 class Sample(NamedTuple):

@@ -111,6 +111,27 @@ def test_a_url_that_cannot_be_is_one_line_and_keeps_its_password(cli: Command, u
         assert "hunter" not in cli(command, "--url", url, url=None).problem.replace("secret_hunter", "")
 
 
+@pytest.mark.parametrize(
+    "generation",
+    [b"9" * 5000 + b"|run|00", b"\xb2|", b"|", b""],
+    ids=["thousands of digits", "no plain digit", "a bar", "nothing"],
+)
+def test_a_generation_that_is_none_of_ours_brings_no_traceback(
+    cli: Command, shop: Shop, server: RedisServer, prefix: str, generation: bytes
+) -> None:
+    shop.get(User, 1)
+    with server.client() as client:
+        client.set(f"{prefix}:generation", generation)
+    for arguments in (
+        ("touched", "users", "--pks", "1"),
+        ("stats",),
+        ("health",),
+        ("explain", "users:get:00"),
+    ):
+        done = cli(*arguments)
+        assert done.status in (0, 1, 2) and "Traceback" not in done.err, done
+
+
 def test_a_server_without_the_password_is_told(cli: Command, make_server: Callable[..., RedisServer]) -> None:
     own = make_server(requirepass="hunter2")
     problem = cli("stats", url=own.url.replace("hunter2", "hunter3")).problem

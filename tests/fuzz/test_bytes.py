@@ -20,8 +20,10 @@ from sqlacache.store.records import decode_cause, decode_entry, decode_shape, de
 from sqlacache.store.redis import _holds
 from sqlacache.store.redis_commit import _registry
 from sqlacache.store.stamps import Entry, Sample, decide
+from sqlacache.store.subscription import Subscription
 from sqlacache.tags import Shape, table_stamp
 from tests.fuzz.payloads import (
+    CODE,
     ENTRIES,
     MESSAGES,
     NAMES,
@@ -81,14 +83,6 @@ def refused(decoder: Callable[[bytes], Any], data: bytes, kind: type) -> Any:
         return None
     assert type(found) is kind
     return found
-
-
-class _Runs:
-    def __reduce__(self) -> Any:
-        return exec, ("import sys; sys.modules['sqlacache_was_here'] = sys",)
-
-
-CODE = pickle.dumps(_Runs())
 
 
 @examples(300)
@@ -176,6 +170,56 @@ def test_messages(data: bytes) -> None:
     if found is not None:
         assert found.sequence + 1 > found.sequence and found.at == found.at + 0
         assert all(type(name) is str for touched in found.touched for name in touched.names or ())
+
+
+class _Heard:
+    """What a process was told of one channel."""
+
+    def __init__(self) -> None:
+        self.announcements: list[Announcement] = []
+        self.losses = 0
+
+    def announced(self, announcement: Announcement) -> None:
+        self.announcements.append(announcement)
+
+    def lost(self, why: str) -> None:
+        assert len(why) < 400
+        self.losses += 1
+
+    def proved(self, sent_at: float) -> None:
+        raise AssertionError("nobody asked")
+
+
+NUMBERS = st.sampled_from(
+    [b"0", b"1", b"2", b"3", b"-1", b"99999999999999999999", b"9" * 5000, b"", b"x", b"1.5"]
+)
+
+
+@examples(60)
+@given(
+    st.lists(
+        spoilt(MESSAGES) | NUMBERS.map(lambda number: number + b"|" + MESSAGES[0].partition(b"|")[2]),
+        max_size=5,
+    )
+)
+def test_what_arrives_on_the_channel(messages: list[bytes]) -> None:
+    """Unless a message can be read and has the number after that of the one before, whoever listens lost track."""
+    heard = _Heard()
+    subscription = Subscription(None, beat=1)  # type: ignore[arg-type]  # it connects to nothing
+    subscription.add("commits", heard, resets=("generation",))
+    last: int | None = None
+    for data in messages:
+        announced, losses = len(heard.announcements), heard.losses
+        with running_nothing():
+            subscription._take({"type": "message", "channel": b"commits", "data": data})
+        if len(heard.announcements) == announced:
+            assert heard.losses == losses + 1
+            continue
+        number = heard.announcements[-1].sequence
+        assert (heard.losses > losses) == (last is not None and number not in (0, last + 1))
+        last = number
+    subscription._take({"type": "message", "channel": b"generation", "data": b"\xff" * 9})
+    assert heard.losses
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from random import Random
 from typing import Any, NamedTuple
 
@@ -18,7 +20,8 @@ import sqlacache.testing
 from sqlacache import configure_sync
 from sqlacache.store.records import decode_stamp
 from sqlacache.store.scripts import SAMPLE
-from tests.fuzz.payloads import DEEPER, STAMP_RECORDS, examples, spoilt, spoilt_by
+from tests.fuzz.payloads import CODE, DEEPER, PICKLED, STAMP_RECORDS, entry, examples, spoilt, spoilt_by
+from tests.store.samples import sealed
 from tests.support.programs import started
 from tests.support.redis_server import redis_server
 
@@ -110,6 +113,65 @@ def _spoil_and_look(tree: Tree, random: Random) -> None:
     tree.rename(truth)
     assert tree.names() == [truth, truth, "elm"]
     assert tree.names() == [truth, truth, "elm"]
+
+
+def test_code_at_the_key_of_an_entry_is_a_miss_and_never_runs(tree: Tree) -> None:
+    """As pickles, in our own envelope as rows or as another codec's, and as cashews would store and sign them."""
+    tree.names()
+    keys = tree.client.keys("sqlacache:1:garden:e:*")
+    assert len(keys) == 2
+    for planted in (CODE, entry(CODE), entry(sealed(CODE)), entry(sealed(CODE, kind=b"p")), entry(PICKLED)):
+        for stored in (planted, b"_" + planted, b"sum:_" + planted, b"sha1:" + b"0" * 40 + b"_" + planted):
+            for key in keys:
+                tree.client.set(key, stored, px=60_000)
+            assert len(tree.names()) == 3
+            assert "sqlacache_was_here" not in sys.modules
+
+
+LONG = b"9" * 5000
+PLANTED = (
+    b"",
+    b"on",
+    b"off",
+    b"shadow",
+    b"7",
+    LONG,
+    b"\xb2",
+    b"-1",
+    b"1|",
+    b"1|" + LONG,
+    LONG + b"|run|00",
+    [],
+    {},
+    set(),
+)
+"""What may be at a key of control: a mode, a number (of a protocol, of a message), half a generation, another kind."""
+
+
+@pytest.mark.parametrize("tree", [None], indirect=True, ids=["no tier"])
+@pytest.mark.parametrize(
+    "where", ["mode", "fence", "generation", "1:garden:commits:sequence", "1:garden:w:leaves"]
+)
+def test_what_is_planted_at_a_key_of_control(tree: Tree, where: str) -> None:
+    """Reads, commits and what health says go on."""
+    key = f"sqlacache:{where}"
+    for number, value in enumerate(PLANTED):
+        tree.names()
+        tree.client.delete(key)
+        if isinstance(value, bytes):
+            tree.client.set(key, value, px=None if number % 2 else 60_000)
+        else:
+            {list: tree.client.rpush, dict: partial(tree.client.hset, value="1"), set: tree.client.sadd}[
+                type(value)
+            ](key, "1")
+        try:
+            assert tree.names()[2] == "elm"
+            tree.rename(f"planted {number}")
+            assert tree.names() == [f"planted {number}", f"planted {number}", "elm"]
+            assert len(str(tree.cache.health())) < 3000
+        except BaseException as error:
+            raise AssertionError(f"{value[:20] if isinstance(value, bytes) else value!r}") from error
+        tree.client.delete(key, "sqlacache:fence")
 
 
 def test_after_all_that_reads_are_hits_again(tree: Tree) -> None:
