@@ -59,6 +59,7 @@ from .decisions import (
     TableChange,
     Verification,
 )
+from .direct import AsyncDirectSession, DirectSession
 from .errors import CacheError, ConfigError, SerializationError, TransportError
 from .explanation import Explanation, KeyParts, StampState
 from .manager import CacheManager
@@ -66,12 +67,14 @@ from .observers import Observer
 from .sync import SyncCacheManager
 
 __all__ = [
+    "AsyncDirectSession",
     "CacheError",
     "CacheManager",
     "CallSite",
     "Cause",
     "ConfigError",
     "Decision",
+    "DirectSession",
     "Drop",
     "Eviction",
     "Explanation",

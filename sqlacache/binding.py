@@ -100,6 +100,8 @@ class Binding:
         self.owed = Owed(self)
         self.debug = Debug(self) if self.settings.debug else None
         self._shapes: dict[str, set[str]] = {}
+        self.recipes: dict[Any, Any] = {}
+        """What :mod:`.direct_way` knows of the models whose gets it has seen."""
         self.reads = ReadPath(self)
         self.writes = WritePath(self)
         self._hooks = DialectHooks(self)

@@ -180,6 +180,9 @@ class ReadPath:
                 "a listener changed the statement, its parameters or its bind",
             )
             return self._bypass(state, inherited, read)
+        hears = vars(state.session).get("_sqlacache_hears")
+        if hears is not None:  # a :class:`sqlacache.DirectSession` that learns
+            hears.append((self.binding, read, entry))
         observers = self.binding.observers
         if observers:
             came_from = tier or read.tier or self.binding.store.tier

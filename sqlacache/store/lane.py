@@ -1,4 +1,4 @@
-"""A connection that the lookups of an event loop share: each is sent at once, and answers come in the order of asking.
+"""A connection that the lookups of an event loop share: those of one turn are sent together, answers come in order.
 
 redis-py's pool lends a connection to one command at a time, in several turns of the event loop with a timer each: four
 times what the system and the server take. A lookup may be repeated, and its answer is one array of byte strings; only
@@ -47,6 +47,7 @@ class Lane(asyncio.Protocol):
         self._timeout = timeout
         self._asked: deque[tuple[asyncio.Future[Values | None], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._unsent: list[bytes] = []
         self._reader = hiredis.Reader()
         self._transport = transport
         self._before = self._transport.get_protocol()
@@ -69,8 +70,16 @@ class Lane(asyncio.Protocol):
         self._asked.append((answered, ends_at))
         if self._timer is None:
             self._timer = self._loop.call_at(ends_at, self._look_at_time)
-        self._transport.write(b"".join(self.connection.pack_command(*command)))
+        if not self._unsent:
+            self._loop.call_soon(self._send)
+        self._unsent.extend(self.connection.pack_command(*command))
         return await answered
+
+    def _send(self) -> None:
+        """Send what was asked in this turn of the loop: one system call, and the server is woken up once."""
+        unsent, self._unsent = self._unsent, []
+        if not self._transport.is_closing():
+            self._transport.write(b"".join(unsent))
 
     async def close(self) -> None:
         """Close the connection; lookups under way fail."""

@@ -22,12 +22,14 @@ from tests.support.models import User
 from tests.support.reading import UNCACHED
 
 EXPORTED = {
+    "AsyncDirectSession",
     "CacheError",
     "CacheManager",
     "CallSite",
     "Cause",
     "ConfigError",
     "Decision",
+    "DirectSession",
     "Drop",
     "Eviction",
     "Explanation",

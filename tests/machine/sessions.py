@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from sqlacache.read.session import driver_in_transaction, held_connection
 from tests.support.databases import isolation
-from tests.support.fronts import open_engine, url_for
+from tests.support.fronts import SESSION, open_engine, url_for
 
 from .schema import create
 
@@ -61,7 +61,7 @@ class Slot:
     """A session that stays open over many steps, and its savepoints."""
 
     def __init__(self, engine: AsyncEngine, *, expire: bool) -> None:
-        self.session = AsyncSession(engine, expire_on_commit=expire)
+        self.session = SESSION(engine, expire_on_commit=expire)
         self.nested: list[Any] = []
 
     def holds_lock(self) -> bool:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import sessionmaker
 
 from sqlacache.decisions import Decision
 from sqlacache.observers import Observer
-from tests.support.fronts import configure
+from tests.support.fronts import SESSION, configure
 
 from .gates import answered, at_commit
 from .programs import SLOTS, Program, Read, Step
@@ -89,7 +89,7 @@ class World:
         self._watcher = _Watcher()
         self._truth: dict[Read, Any] = {}
         self._before: dict[Read, Any] = {}
-        self._fresh = sessionmaker(bind=self.engine, class_=AsyncSession)  # type: ignore[call-overload]  # typed for sync engines
+        self._fresh = sessionmaker(bind=self.engine, class_=SESSION)  # type: ignore[call-overload]  # typed for sync engines
         self._true = sessionmaker(bind=self.truth_engine, class_=AsyncSession)  # type: ignore[call-overload]  # typed for sync engines
 
     async def dispose(self) -> None:
@@ -277,7 +277,7 @@ class World:
     async def _do_autocommit(self, slot: Slot, write: Any) -> None:
         """A session on a connection where every statement takes effect at once."""
         engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        async with AsyncSession(engine) as session:
+        async with SESSION(engine) as session:
             await session.run_sync(write)
             await session.commit()
 

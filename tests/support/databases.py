@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
-from .fronts import FRONT, Front, open_engine
+from .fronts import FRONT, SESSION, Front, open_engine
 from .seed import create_and_seed
 
 POOL_SIZE = 5
@@ -140,7 +140,7 @@ def with_driver(url: str, driver: str) -> str:
 
 def make_sessions(engine: AsyncEngine, **options: Any) -> Any:
     """What ``async_sessionmaker`` makes, in the spelling that SQLAlchemy 1.4 knows as well."""
-    return sessionmaker(bind=engine, class_=AsyncSession, expire_on_commit=False, **options)  # type: ignore[call-overload]  # typed for sync engines only
+    return sessionmaker(bind=engine, class_=SESSION, expire_on_commit=False, **options)  # type: ignore[call-overload]  # typed for sync engines only
 
 
 class SQLiteDatabases:

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import greenlet_spawn
 
-from sqlacache import CacheManager, SyncCacheManager, configure_sync
+from sqlacache import AsyncDirectSession, CacheManager, SyncCacheManager, configure_sync
 from sqlacache import configure as configure_async
 from sqlacache.front import port
 from sqlacache.front.blocking import finish
@@ -32,6 +32,11 @@ from .threads import in_thread, thread_engine, thread_of
 Front = Literal["async", "sync"]
 
 FRONT: Front = "sync" if os.environ.get("SQLACACHE_TEST_FRONT") == "sync" else "async"
+
+SESSION: type[AsyncSession] = (
+    AsyncDirectSession if os.environ.get("SQLACACHE_TEST_SESSION") == "direct" else AsyncSession
+)
+"""The class of the sessions of everyday tests: with ``direct``, those that answer hits of a get without a statement."""
 
 PSYCOPG = "psycopg" if int(sqlalchemy.__version__[0]) >= 2 else "psycopg2"
 DRIVERS = {"aiosqlite": "pysqlite", "asyncpg": PSYCOPG, "asyncmy": "pymysql", "aiomysql": "pymysql"}
