@@ -8,7 +8,8 @@ from contextlib import ExitStack
 import pytest
 
 from tests.explorer.bank import close_banks
-from tests.explorer.on_redis import Server, on_the_clock_of
+from tests.explorer.on_redis import on_the_clock_of
+from tests.explorer.server import Server
 from tests.explorer.world import exploring
 from tests.support.programs import started
 from tests.support.redis_server import redis_server

@@ -13,32 +13,24 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from sqlacache.errors import SerializationError, TransportError
-from sqlacache.front.blocking import BlockingFront
+from sqlacache.errors import SerializationError
 from sqlacache.store import pushed as pushed_module
-from sqlacache.store.breaker import Breaker
+from sqlacache.store.announcing import decode
 from sqlacache.store.codec import SafeCodec
-from sqlacache.store.layout import Layout
 from sqlacache.store.local import LocalTier
 from sqlacache.store.records import decode_entry, decode_stamp
 from sqlacache.store.redis import RedisStore
-from sqlacache.store.scripts import FILL, MARK, SAMPLE, SETTLE, UNMARK, Script
 from sqlacache.store.subscription import Subscription
-from sqlacache.store.transport import RUN, Answer, Transport
-from sqlacache.tags import EVERYTHING
+from tests.explorer.processes import Process, Versions
 from tests.explorer.scheduler import Actor, Choice, pause
-from tests.explorer.world import AFTER, BEFORE, Process, Versions, World, told
+from tests.explorer.server import IS_TOLD, LOOKS_UP, Server
+from tests.explorer.world import World
 
-SCRIPTS = (SAMPLE, FILL, MARK, SETTLE, UNMARK)
-SAYS = {
-    "sample": "samples and registers",
-    "fill": "fills",
-    "mark": "marks",
-    "settle": "settles",
-    "unmark": "unmarks",
-}
+READS = "reads"
 BOUND = 1.0
 PINGS = "pings"
+CUT = "cut"
+"""How often the connection that a process listens on may be cut; what is announced until it is back is not heard."""
 TIME = "time"
 """How often more than the bound of the pushed tier may pass."""
 _DUMP = b"""
@@ -54,101 +46,6 @@ return found
 """
 
 
-class Server:
-    """A connection to a server of this exploration's own, and one that listens."""
-
-    def __init__(self, url: str, client: Any) -> None:
-        self.client = client
-        self.transport = Steps(url, timeout=30, options={}, breaker=Breaker(), front=BlockingFront())
-        self.transport.server = self
-        self.layout = Layout("x", "bank")
-        self.listener = client.pubsub()
-        self.channels = (self.layout.channel, self.layout.generation(EVERYTHING))
-        self.listens = False
-        self.names: dict[bytes, str] = {}
-        for script in SCRIPTS:
-            self.load(script)
-        self.world: RedisWorld | None = None
-
-    def load(self, script: Script) -> None:
-        self.client.script_load(script.source)
-        self.names[script.digest] = script.name
-
-    def listen(self, whether: bool) -> None:
-        """Listen to what is announced, or not any more."""
-        if whether != self.listens:
-            self.listens = whether
-            (self.listener.subscribe if whether else self.listener.unsubscribe)(*self.channels)
-            left = len(self.channels)
-            while left:
-                message = self.listener.get_message(timeout=30)
-                left -= message is not None and message["type"].endswith("subscribe")
-        elif whether:
-            self.heard()
-
-    def heard(self) -> list[dict[str, Any]]:
-        """Return what was announced since the last time."""
-        found = []
-        self.listener.ping()
-        while True:
-            message = self.listener.get_message(timeout=30)
-            assert message is not None, "the server is silent"
-            if message["type"] == "pong":
-                return found
-            if message["type"] == "message":
-                found.append(message)
-
-    def close(self) -> None:
-        self.listener.close()
-        self.transport.front.wait(self.transport.close())
-
-
-class Steps(Transport):
-    """Lets others go on before a command is sent; sends all of them over one connection."""
-
-    server: Server
-    _kept: Any = None
-
-    async def call(self, *command: Any, run_at: int = 0) -> Answer:
-        actor = getcurrent()
-        if not isinstance(actor, Actor):
-            return await super().call(*command, run_at=run_at)
-        world = self.server.world
-        assert world is not None
-        name = self.server.names.get(command[1], "") if command[0] == b"EVALSHA" else ""
-        if name == "mark":
-            actor.token = command[int(command[2]) + 6]
-        how = pause(
-            SAYS.get(name, "looks up" if command[0] == b"MGET" else "asks for the registry"), world.faults
-        )
-        told(how)
-        if how == BEFORE:
-            raise TransportError("the server does not answer")
-        if actor.floor is None:
-            world.begins(actor)
-        answer = await super().call(*command, run_at=run_at)
-        if name != "fill" and name:
-            world.hear()
-        if how == AFTER:
-            raise TransportError("the answer was lost")
-        told(answer.value)
-        if world.tiers and name in ("", "fill") and not actor.is_writing:
-            pause("is told so")  # announcements may arrive before the answer is looked at
-        return answer
-
-    async def _exchange(
-        self, pool: Any, command: Sequence[Any], run_at: int = 0, *, asking: bool = False
-    ) -> Answer:
-        if self._kept is None:
-            self._kept = await pool.get_connection()
-        connection = self._kept
-        if run_at:
-            command = [*command[:run_at], connection.sqlacache_run, *command[run_at + 1 :]]
-            assert RUN not in command
-        await connection.send_command(*command)
-        return Answer(await connection.read_response(), connection.sqlacache_run)
-
-
 class RedisProcess(Process):
     """A process whose store is on the server, and which may listen."""
 
@@ -160,14 +57,19 @@ class RedisProcess(Process):
         """What was announced and has not arrived here."""
         self.ping: tuple[float, int] | None = None
         """When a PING was sent, and how many announcements arrive before its answer."""
+        self.is_deaf = False
         self.pushed = store.pushed
         self.subscription: Any = None
         if self.pushed is not None:
             self.subscription = Subscription(server.transport, beat=BOUND / 2)
             self.subscription.add(server.channels[0], store, resets=server.channels[1:])
-            for channel in server.channels:
-                self.subscription._take({"type": "subscribe", "channel": channel.encode(), "data": 1})
+            self.connected(server.channels)
             self.pushed.proved(world.clock)
+
+    def connected(self, channels: Sequence[str]) -> None:
+        self.is_deaf = False
+        for channel in channels:
+            self.subscription._take({"type": "subscribe", "channel": channel.encode(), "data": 1})
 
 
 class RedisWorld(World):
@@ -200,7 +102,8 @@ class RedisWorld(World):
         listening: list[Any] = [one for one in self.processes.values() if one.pushed is not None]
         for message in self.server.heard() if listening else ():
             for process in listening:
-                process.waiting.append(message)
+                if not process.is_deaf:
+                    process.waiting.append(message)
 
     # -- freshness within a bound --------------------------------------------------------------------------------------
 
@@ -212,7 +115,7 @@ class RedisWorld(World):
     def begins(self, actor: Actor) -> None:
         self._begin(actor)
         for name, process in self.processes.items():
-            if process.pushed is not None and process.waiting:
+            if process.pushed is not None and (process.waiting or process.is_deaf):
                 actor.floor[name] = self._at_least(name)
 
     def _at_least(self, name: str) -> Versions:
@@ -227,7 +130,7 @@ class RedisWorld(World):
         if process.pushed is None:
             super().prepare(actor, process)
         else:
-            pause("reads")  # a hit of the pushed tier asks nobody
+            pause(READS)  # a hit of the pushed tier asks nobody
             actor.last = None  # within the bound, it may go back in time
             self.begins(actor)
 
@@ -238,6 +141,8 @@ class RedisWorld(World):
                 self._catch_up(one)
 
     def _catch_up(self, process: Any) -> None:
+        if process.is_deaf:
+            process.connected(self.server.channels)
         while process.waiting:
             self._arrive(process)
         if process.pushed is not None:
@@ -256,6 +161,15 @@ class RedisWorld(World):
                         f"an announcement arrives at {name}", lambda process=process: self._arrive(process)
                     )
                 )
+            if process.is_deaf:
+                again = Choice(
+                    f"{name} is connected again",
+                    lambda process=process: process.connected(self.server.channels),
+                )
+                found.append(again)
+                continue
+            if self.budget.get(CUT, 0):
+                found.append(Choice(f"{name} is cut off", lambda process=process: self._cut(process)))
             if process.ping is None and self.budget.get(PINGS, 0):
                 found.append(Choice(f"{name} sends a PING", lambda process=process: self._ping(process)))
             elif process.ping is not None and process.ping[1] == 0:
@@ -269,6 +183,10 @@ class RedisWorld(World):
         if process.ping is not None:
             process.ping = process.ping[0], process.ping[1] - 1
         process.subscription._take(message)
+
+    def _cut(self, process: Any) -> None:
+        self.budget[CUT] -= 1
+        process.is_deaf, process.waiting, process.ping = True, [], None
 
     def ping_of(self, name: str) -> None:
         """Let a process have sent a PING before the story begins."""
@@ -288,14 +206,17 @@ class RedisWorld(World):
         self.clock += 2 * BOUND
 
     def end_lease(self, token: Any) -> None:
-        self.end_leases(token.encode())
+        if token is not None:
+            self.end_leases(token.encode())
 
     def end_leases(self, token: bytes = b"") -> None:
         """Do as the server does when the lease of a writer (or of all) has ended."""
         client = self.server.client
         for key, content in self._dump():
             if b":w:" in key:
-                client.zadd(key, {member: 1 for member in content[::2] if token in (b"", member)})
+                ended = {member: 1 for member in content[::2] if token in (b"", member)}
+                if ended:
+                    client.zadd(key, ended)
             elif b":s:" in key:
                 nonce, version, ttl, tokens, cause = content.split(b"|", 4)
                 marks = [mark.partition(b":") for mark in tokens.split(b",") if mark]
@@ -306,6 +227,9 @@ class RedisWorld(World):
                     client.delete(key)  # a stamp in flight lives until the last lease
                 else:
                     client.set(key, b"|".join((nonce, version, ttl, b",".join(left), cause)), keepttl=True)
+
+    def forgets_writers(self, lost: str) -> bool:
+        return lost == "everything" or ":w:" in lost
 
     def losses(self) -> list[tuple[str, Callable[[], Any]]]:
         kinds = {"stamp": ":s:", "registry": ":r:", "writers": ":w:", "generation": ":generation"}
@@ -322,46 +246,67 @@ class RedisWorld(World):
     # -- what is looked at ---------------------------------------------------------------------------------------------
 
     def _dump(self) -> list[tuple[bytes, Any]]:
-        found = self.server.client.execute_command("EVAL", _DUMP, 0, f"{self.server.layout.prefix}:*")
-        return sorted((key, content) for key, content in found if not key.endswith(b"sequence"))
+        return [(key, content) for key, content in self._everything() if not key.endswith(b"sequence")]
+
+    def _everything(self) -> list[tuple[bytes, Any]]:
+        return sorted(self.server.client.execute_command("EVAL", _DUMP, 0, f"{self.server.layout.prefix}:*"))
 
     def stored(self) -> Any:
+        found = self._everything()
+        stamps = {decode_stamp(content) for key, content in found if b":s:" in key}
+        nonces = {stamp.nonce for stamp in stamps if stamp is not None}
         kept = []
-        for key, content in self._dump():
+        for key, content in found:
+            if key.endswith(b"sequence") and not self.tiers:
+                continue
             if isinstance(content, list) and b":w:" in key:
                 content = [(member, score == b"1") for member, score in zip(content[::2], content[1::2])]
-            kept.append((key, self.essence(content)))
+            told = self.essence(content)
+            if not (self.reduces and is_dead(told, nonces)):
+                kept.append((key, told))
         return (
             kept,
-            [self._local(one) for one in self.processes.values()],
+            [self._local(one, nonces) for one in self.processes.values()],
             self.clock,
             self.returned if self.tiers else None,
         )
 
-    def _local(self, process: Any) -> Any:
+    def _local(self, process: Any, nonces: set[int]) -> Any:
         store = process.binding.store
         local: Any = store.local
-        entries = (
-            None
-            if local is None
-            else [
+        entries: Any = None
+        if local is not None:
+            entries = [
                 (key, self.essence(entry), getattr(entry.under, "arrived", None))
-                for key, entry in local._entries.items()
+                for key, entry in sorted(local._entries.items())
             ]
-        )
-        tier = (
-            None
-            if process.pushed is None
-            else (
-                local.arrived,
-                local._last,
-                local._floor,
-                local._live_until,
-                process.ping,
-                [message["channel"] for message in process.waiting],
+            if self.reduces and process.pushed is None:  # one that is dead is met, and asked for anew
+                entries = [(key, None if is_dead(told, nonces) else told) for key, told, _ in entries]
+        tier = None
+        if process.pushed is not None:
+            tier = (
+                process.is_deaf,
+                *(local.arrived, sorted(local._last.items()), local._floor, local._live_until, process.ping),
+                [self._announced(message) for message in process.waiting],
+                sorted(process.subscription._sequences.items()),
             )
-        )
-        return store._registered, store._commits._shapes, entries, tier
+        known = [
+            (name, held_under, held_under[1] in nonces)
+            for name, held_under in sorted(store._registered.items())
+        ]
+        return known, sorted(store._commits._shapes.items()), entries, tier
+
+    @staticmethod
+    def _announced(message: Mapping[str, Any]) -> Any:
+        try:
+            said = decode(message["data"])
+        except SerializationError:
+            return message["channel"]
+        return said.sequence, said.phase, [(touched.table, touched.names) for touched in said.touched]
+
+    def on_its_way(self, actor: Actor) -> Any:
+        answered = actor.told if actor.label in (IS_TOLD, LOOKS_UP) else ()
+        return actor.arrived, self.essence(answered)
 
     def essence(self, told: Any) -> Any:
         if isinstance(told, bytes):
@@ -386,6 +331,11 @@ def _of_bytes(data: bytes) -> Any:
     except SerializationError:
         return data
     return [each[2] for each in entry.stamps], entry.under, entry.data
+
+
+def is_dead(told: Any, nonces: set[int]) -> bool:
+    """Tell whether this is an entry under a stamp that is not there any more."""
+    return isinstance(told, tuple) and isinstance(told[0], list) and not nonces.issuperset(told[0])
 
 
 @contextmanager

@@ -11,16 +11,24 @@ from sqlacache.store import redis_commit
 from sqlacache.store.local import LocalTier
 from sqlacache.store.pushed import PushedTier
 from sqlacache.store.scripts import MARK, SAMPLE, SETTLE, Script
-from tests.explorer.on_redis import BOUND, PINGS, TIME, RedisWorld, Server
+from tests.explorer.on_redis import BOUND, CUT, PINGS, TIME, RedisWorld
 from tests.explorer.scheduler import DIES
-from tests.explorer.world import AFTER, BEFORE, LOST
+from tests.explorer.server import Server
+from tests.explorer.standins import AFTER, BEFORE
+from tests.explorer.world import LOST
 
 ROOM = 1_000_000
 
 Begin = Callable[..., RedisWorld]
 STORIES: dict[str, Begin] = {}
 """By name; each takes the server and whether it is to be long."""
-LONG = {"time passes in the pushed tier"}
+LONG = {
+    "time passes in the pushed tier",
+    "a registry and who is under way are lost",
+    "two writers die",
+    "the pushed tier is cut off and the writer dies",
+    "the pushed tier when the server is emptied",
+}
 """Left to ``make explore``."""
 
 
@@ -157,6 +165,97 @@ def time_passes_in_the_pushed_tier(
         world.ping_of("A")
     world.reader("R1", "A", "row", *(["row"] if long else []))
     world.writer("W1", "B", "deposit", mortal=False)
+    return world
+
+
+# -- two faults --------------------------------------------------------------------------------------------------------
+
+
+@story
+def the_server_is_emptied_and_the_writer_dies(server: Server, long: bool) -> RedisWorld:
+    world = RedisWorld(
+        server,
+        processes=("A", "B"),
+        budget={LOST: 1, DIES: 1},
+        loses=("everything",),
+        tiers={"A": validated} if long else {},
+    )
+    world.warm("A", "row")
+    world.reader("R1", "A", "row", *(["row"] if long else []))
+    world.writer("W1", "B", "deposit", *(["interest"] if long else []))
+    return world
+
+
+@story
+def who_is_under_way_is_lost_and_the_writer_dies(server: Server, long: bool) -> RedisWorld:
+    world = RedisWorld(server, processes=("A", "B"), budget={LOST: 1, DIES: 1}, loses=("writers",))
+    world.looked_at = ("list", "row") if long else ("list",)
+    world.warm("A", "row")
+    world.reader("R1", "A", "list", *(["row"] if long else []))
+    world.writer("W1", "B", "deposit")
+    if long:
+        world.writer("W2", "A", "interest", mortal=False)
+    return world
+
+
+@story
+def a_registry_and_who_is_under_way_are_lost(server: Server, long: bool) -> RedisWorld:
+    world = RedisWorld(
+        server,
+        processes=("A", "B"),
+        budget={LOST: 2, DIES: int(long)},
+        loses=("registry", "writers", *(("stamp",) if long else ())),
+    )
+    world.looked_at = ("list", "row") if long else ("list",)
+    world.warm("A", "list")
+    world.reader("R1", "B", "list", *(["list"] if long else []))
+    world.writer("W1", "A", "deposit")
+    return world
+
+
+@story
+def two_writers_die(server: Server, long: bool) -> RedisWorld:
+    world = RedisWorld(server, processes=("A", "B"), budget={DIES: 2, LOST: int(long)})
+    world.warm("A", "row")
+    world.reader("R1", "A", "row", *(["list"] if long else []))
+    world.writer("W1", "A", "deposit")
+    world.writer("W2", "B", "interest")
+    return world
+
+
+@story
+def the_pushed_tier_is_cut_off_and_the_writer_dies(
+    server: Server, long: bool, tier: Callable[[], LocalTier] = pushed
+) -> RedisWorld:
+    world = RedisWorld(
+        server,
+        processes=("A", "B"),
+        budget={CUT: 1, DIES: 1, TIME: int(long), PINGS: 1},
+        tiers={"A": tier},
+    )
+    world.warm("A", "row")
+    if not long:
+        world.ping_of("A")
+    world.reader("R1", "A", "row", *(["row"] if long else []))
+    world.writer("W1", "B", "deposit")
+    return world
+
+
+@story
+def the_pushed_tier_when_the_server_is_emptied(
+    server: Server, long: bool, tier: Callable[[], LocalTier] = pushed
+) -> RedisWorld:
+    world = RedisWorld(
+        server,
+        processes=("A", "B"),
+        budget={LOST: 1, DIES: 1, TIME: int(long), PINGS: int(long)},
+        loses=("everything",),
+        tiers={"A": tier},
+    )
+    world.warm("B", "row")
+    world.warm("A", "row")
+    world.reader("R1", "A", "row", *(["list"] if long else []))
+    world.writer("W1", "B", "deposit")
     return world
 
 

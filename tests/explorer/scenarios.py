@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from sqlacache.store.memory import MemoryStore
 from tests.explorer.scheduler import DIES
-from tests.explorer.world import AFTER, BEFORE, CANCELLED, LOST, RAISES, REFUSED, SLOW, World
+from tests.explorer.standins import AFTER, BEFORE, CANCELLED, RAISES, REFUSED
+from tests.explorer.world import LOST, SLOW, World
 
 
 class Story(NamedTuple):
@@ -160,4 +161,52 @@ def nobody_had_read_it_when_a_lease_ended(store: Any, long: bool) -> World:
     world.writer("W1", "A", "whole", mortal=False)
     if long:
         world.writer("W2", "A", "whole", mortal=False)
+    return world
+
+
+# -- two faults --------------------------------------------------------------------------------------------------------
+
+
+@story
+def a_writer_dies_whose_lease_has_ended(store: Any, long: bool) -> World:
+    world = World(store, budget={SLOW: 1, DIES: 1, LOST: int(long)})
+    world.looked_at = ("row", "list")
+    world.warm("A", "row")
+    world.reader("R1", "A", "row", *(["row"] if long else []))
+    world.reader("R2", "A", "list")
+    world.writer("W1", "A", "deposit", *(["interest"] if long else []))
+    return world
+
+
+@story
+def two_writers_die(store: Any, long: bool) -> World:
+    world = World(store, budget={DIES: 2, LOST: int(long)})
+    world.warm("A", "row")
+    world.reader("R1", "A", "row", *(["list", "row"] if long else ["row"]))
+    world.writer("W1", "A", "deposit")
+    world.writer("W2", "A", "interest")
+    return world
+
+
+@story
+def two_stamps_are_lost_and_a_writer_dies(store: Any, long: bool) -> World:
+    world = World(store, budget={LOST: 2, DIES: 1})
+    world.warm("A", "row")
+    world.reader("R1", "A", "row", *(["row"] if long else []))
+    if long:
+        world.reader("R2", "A", "list")
+    world.writer("W1", "A", "deposit")
+    return world
+
+
+@story
+def a_process_dies_with_what_it_owes(store: Any, long: bool) -> World:
+    world = World(store, processes=("A", "B"), budget={BEFORE: 1, AFTER: 1, DIES: 1}, faults=())
+    world.processes["A"].binding.store.faults = (BEFORE, AFTER)
+    world.warm("A", "row")
+    world.reader("R1", "B", "row", *(["row"] if long else []))
+    world.writer("W1", "A", "deposit")
+    if long:
+        world.writer("W2", "B", "interest")
+    world.deliverer("the recovery", "A", mortal=True)
     return world

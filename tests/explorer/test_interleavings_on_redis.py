@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.explorer.on_redis import Server
 from tests.explorer.redis_stories import LONG, SCRIPTS, STORIES, TIERS, changed, made
 from tests.explorer.scheduler import explore, follow
+from tests.explorer.server import Server
 
 pytestmark = pytest.mark.integration
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 def test_in_every_order_reads_are_current_and_may_hit_again(name: str, server: Server) -> None:
     report = explore(lambda: STORIES[name](server, False))
     assert report.found is None, f"{name}:\n{report}"
-    assert report.complete and report.states > 50, report
+    assert report.complete and report.states > 30, report
 
 
 @pytest.mark.parametrize("what", SCRIPTS)

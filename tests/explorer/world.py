@@ -1,22 +1,15 @@
 """A database, a store and processes that read and write through the library's own paths.
 
 What runs is :meth:`.ReadPath.read`, with what it decides by (``decide``, ``Flights``), and :meth:`.WritePath.commit`
-with both phases, ``touch`` and ``Owed``, over a store of the library. What stands in for SQLAlchemy, and is the only
-part told anew here:
-
-- a read's plan, key and dependencies are those that the same statement got before (:class:`Known`);
-- ``invoke_statement`` asks :class:`Data` instead of a connection, and fills the capture (:class:`State`);
-- a hit's rows are handed to the reader as they are (:meth:`Path._hit`), instead of being replayed;
-- what a transaction wrote is in its ledger before COMMIT, which is a step of :class:`Data`.
+with both phases, ``touch`` and ``Owed``, over a store of the library. What is told anew here is in
+:mod:`tests.explorer.standins`; and what a transaction wrote is in its ledger before COMMIT, a step of :class:`Data`.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import threading
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,219 +18,43 @@ from sqlalchemy.orm import Session
 
 from sqlacache.errors import TransportError
 from sqlacache.read import flight
-from sqlacache.read.identify import Identifier, Read
-from sqlacache.read.path import ReadPath
-from sqlacache.read.replay import MARKER, Capture
-from sqlacache.store.stamps import Entry, StampView
 from sqlacache.write.ledger import ledger_of
 from sqlacache.write.owed import Owed
-from tests.explorer.bank import bank
+from tests.explorer.pictures import essence, flights_of, memory_of, owed_of
+from tests.explorer.processes import Data, Left, Process, Versions
 from tests.explorer.scheduler import Actor, Choice, Violation, alone, pause
+from tests.explorer.standins import (
+    AFTER,
+    BEFORE,
+    CANCELLED,
+    RAISES,
+    REFUSED,
+    Port,
+    State,
+    Value,
+    flight_of_greenlets,
+    told,
+)
 
-REFUSED, RAISES, CANCELLED = "refused", "raises", "cancelled"
-BEFORE, AFTER = "not reached", "its answer lost"
-"""How a step of the store may go when the server does not answer: without having been done, or after."""
 LOST = "lost"
 SLOW = "slow"
 """A lease may end while its writer is still at it: nothing is promised then, until it has settled."""
 
-Value = tuple[int, ...]
-Versions = dict[str, int]
-
-
-class Data:
-    """The database: a version per table, which every commit that writes the table raises."""
-
-    def __init__(self) -> None:
-        self.versions: Versions = {"accounts": 0, "owners": 0}
-        self.ever = [dict(self.versions)]
-
-    def commit(self, tables: Iterable[str]) -> Versions:
-        for table in tables:
-            self.versions[table] += 1
-        self.ever.append(dict(self.versions))
-        return {table: self.versions[table] for table in tables}
-
-    def read(self, tables: Sequence[str]) -> Value:
-        return tuple(self.versions[table] for table in tables)
-
-    def was(self, tables: Sequence[str], value: Value) -> bool:
-        """Tell whether a value was ever committed."""
-        return any(tuple(then[table] for table in tables) == value for then in self.ever)
-
-
-class _Turn:
-    """An event that lets the scheduler choose among those who wait for it."""
-
-    def __init__(self) -> None:
-        self.happened = False
-
-    def set(self) -> None:
-        self.happened = True
-
-    def wait(self) -> None:
-        pause("has waited for the load of another", ready=lambda: self.happened)
-
-
-flight_of_greenlets = SimpleNamespace(Event=_Turn, get_ident=lambda: id(getcurrent()), Lock=threading.Lock)
-"""In place of ``threading`` in :mod:`sqlacache.read.flight`: actors take turns in one thread."""
-
-
-class Known(Identifier):
-    """Finds what was found out about the same statement before."""
-
-    def run(self, state: Any, bind: Any, options: Any, read: Read) -> Any:
-        for name in ("plan", "parameters", "dependencies", "names", "keys", "key", "timeout", "options"):
-            setattr(read, name, getattr(state.known, name))
-
-
-class Path(ReadPath):
-    """The read path, whose hits are not replayed."""
-
-    def __init__(self, binding: Any) -> None:
-        super().__init__(binding)
-        self.identifier = Known(binding)
-
-    def _hit(self, state: Any, bind: Any, inherited: Any, read: Read, entry: Entry, tier: Any) -> Any:
-        state.hit = tier or read.tier or self.binding.store.tier
-        return self.binding.rows_of(entry)[0]
-
-
-class State:
-    """In place of SQLAlchemy's ``ORMExecuteState``."""
-
-    def __init__(self, world: World, session: Session, known: Read) -> None:
-        assert known.plan is not None
-        self.world = world
-        self.known = known
-        self.session = session
-        self.tables = known.plan.tables
-        self.execution_options: dict[str, Any] = {}
-        self.bind_arguments: dict[str, Any] = {}
-        self.hit: str | None = None
-
-    def invoke_statement(self, *, execution_options: Any, bind_arguments: Any) -> Value:
-        value = self.load()
-        capture = execution_options[MARKER]
-        if isinstance(capture, Capture):
-            capture.description = tuple((table, None, None, None, None, None, None) for table in self.tables)
-            capture.rows = (value,)
-        return value
-
-    def load(self) -> Value:
-        return self.world.step("reads the database", lambda: self.world.data.read(self.tables), (CANCELLED,))
-
-
-class Port:
-    """The store of one process; each call that others may notice is a step."""
-
-    tier = "remote"
-    budget = float("inf")
-    keeps_bytes = True
-
-    def __init__(self, world: World, store: Any, *, faults: Sequence[str] = (BEFORE, AFTER)) -> None:
-        self.world = world
-        self.store = store
-        self.faults = faults
-
-    def _step(self, label: str, call: Callable[[], Any]) -> Any:
-        return self.world.step(label, call, self.faults)
-
-    def lookup(self, key: str, names: Any) -> Any:
-        return self._step("looks up", lambda: self.store.lookup(key, names))
-
-    def sample(self, names: Any, tables: Any, shapes: Any, ttl: float, within: float = 0) -> Any:
-        return self._step("samples and registers", lambda: self.store.sample(names, tables, shapes, ttl))
-
-    def registered(self, shapes: Any, names: Any, sample: Any) -> Any:
-        return self.store.registered(shapes, names, sample)
-
-    def fill(self, key: str, entry: Any, within: float = 0) -> Any:
-        return self._step("fills", lambda: self.store.fill(key, entry))
-
-    def shapes(self, tables: Any) -> Any:
-        found = self.store.shapes(tables)
-        told(found)
-        return found
-
-    def begin_unread(self, token: str, tables: Any) -> Any:
-        _writes_as(token)
-        return self._step("is under way", lambda: self.store.begin_unread(token, tables))
-
-    def end_unread(self, token: str, tables: Any) -> Any:
-        return self._step("ends", lambda: self.store.end_unread(token, tables))
-
-    def mark(self, token: str, touched: Any, revisions: Any, causes: Any) -> Any:
-        _writes_as(token)
-        return self._step("marks", lambda: self.store.mark(token, touched, revisions, causes))
-
-    def settle(self, token: str, touched: Any, causes: Any) -> Any:
-        return self._step("settles", lambda: self.store.settle(token, touched, causes))
-
-    def unmark(self, token: str, touched: Any) -> Any:
-        return self._step("unmarks", lambda: self.store.unmark(token, touched))
-
-
-def _writes_as(token: str) -> None:
-    actor = getcurrent()
-    if isinstance(actor, Actor):
-        actor.token = token
-
-
-def told(answer: Any) -> None:
-    """Note what the actor was answered: what it does next depends on it."""
-    actor = getcurrent()
-    if isinstance(actor, Actor):
-        actor.told.append(answer)
-
-
-def essence(answer: Any) -> Any:
-    """Return of an answer what decisions depend on: no times, causes or versions."""
-    kind = type(answer)
-    if kind in (str, int, bool, type(None)):
-        return answer
-    if kind is Entry:
-        return [stamp[2] for stamp in answer.stamps], answer.rows
-    if kind is StampView:
-        return answer.nonce, answer.in_flight
-    if kind is dict:
-        return [(essence(key), essence(value)) for key, value in answer.items()]
-    if isinstance(answer, (list, tuple)):
-        return [essence(one) for one in answer]
-    return answer
-
-
-@dataclass(eq=False)
-class Left:
-    """A commit of which its writer does not know whether it will come; its stamps stay in flight to the lease's end."""
-
-    writer: str
-    token: str | None
-    tables: tuple[str, ...]
-    may_land: bool = True
-    wrote: Versions = field(default_factory=dict)
-
-
-class Process:
-    """What one process has."""
-
-    def __init__(self, world: World, name: str, store: Any) -> None:
-        self.name = name
-        self.bank = bank(name)
-        self.binding: Any = self.bank.binding
-        self.binding.store = store
-        self.binding.owed = Owed(self.binding)
-        self.binding.dirty.clear()
-        self.path = Path(self.binding)
-        self.writes = self.binding.writes
-        self.acknowledged: Versions = {"accounts": 0, "owners": 0}
-        """Which versions its readers have to see at least."""
-        self.owing: Versions = {}
-        """Which of those are not delivered to the others."""
-
 
 class World:
-    """One run's database, store, processes and actors."""
+    """One run's database, store, processes and actors.
+
+    Fewer orders than there are need to be explored:
+
+    - **A writer that dies** does nothing until its lease has ended, as one that is slow does nothing: what others do
+      meanwhile is explored with the latter, and it dies as its lease ends.
+    - **A last look into the database** by a reader that will not store what it finds, nor read again, changes nothing
+      and is told the newest: when that happens makes no difference, and it happens at once.
+
+    Without ``reduces`` all of them are explored; a test compares.
+    """
+
+    reduces = True
 
     def __init__(
         self,
@@ -253,9 +70,11 @@ class World:
         self.actors: list[Actor] = []
         self.is_over = False
         self.left: list[Left] = []
+        self.excused: set[tuple[str, int]] = set()
+        """Tables and versions whose writer died after the store had forgotten it: commit() did not return."""
         self.granted = dict(self.budget)
         self.processes = {name: self.process(name, **options) for name in processes}
-        self.session = Session()
+        self.session = _SESSION
         self.hits = 0
 
     def process(self, name: str, **options: Any) -> Process:
@@ -289,15 +108,19 @@ class World:
         """Add somebody who reads one thing after the other."""
 
         def run() -> None:
-            for one in what:
+            for at, one in enumerate(what):
+                actor.reads = what[at:]
                 self.read(process, one)
 
-        self._add(Actor(name, run))
+        actor = Actor(name, run)
+        actor.process = process
+        self._add(actor)
 
     def read(self, name: str, what: str) -> str | None:
         """Read; return the tier of a hit."""
         process, actor = self.processes[name], getcurrent()
-        actor.told, actor.floor = [what], None
+        actor.told, actor.floor, actor.read, actor.value = [], None, None, None
+        actor.process = name
         self.prepare(actor, process)
         state = State(self, self.session, process.bank.reads[what])
         try:
@@ -308,7 +131,7 @@ class World:
             value = None
         if value is not None:
             self._check(actor, process, state.tables, value)
-        actor.told, actor.floor = [], None
+        actor.told, actor.floor, actor.flight, actor.waits = [], None, None, False
         return state.hit
 
     def prepare(self, actor: Any, process: Process) -> None:
@@ -325,7 +148,10 @@ class World:
         if any(version < floor[table] for table, version in zip(tables, value)):
             raise Violation(f"stale: {who}; commit() had returned for {floor}")
         last = actor.last or {}
-        if any(version < last.get(table, 0) for table, version in zip(tables, value)):
+        if any(
+            version < last.get(table, 0) and not self.is_excused(table, last[table])
+            for table, version in zip(tables, value)
+        ):
             raise Violation(f"backwards: {who}, after {last}")
         actor.last = {**last, **dict(zip(tables, value))}
 
@@ -333,10 +159,12 @@ class World:
         """Add somebody who commits one transaction after the other."""
 
         def run() -> None:
-            for one in what:
+            for at, one in enumerate(what):
+                actor.writes = what[at:]
                 self.write(process, one)
 
-        self._add(Actor(name, run, mortal=mortal))
+        actor = Actor(name, run, mortal=mortal)
+        self._add(actor)
 
     def write(self, name: str, what: str) -> None:
         process, actor = self.processes[name], getcurrent()
@@ -348,7 +176,7 @@ class World:
         ledger.epoch = process.binding.epoch
         ledger.add(changes)
         actor.told, actor.floor, actor.is_writing, actor.token = [what], {}, True, None
-        actor.wrote, actor.process = {}, name
+        actor.wrote, actor.process, actor.is_forgotten = {}, name, False
 
         def execute() -> None:
             how = pause("commits", (REFUSED, RAISES, CANCELLED))
@@ -372,6 +200,7 @@ class World:
         else:
             if process.binding.owed:
                 process.owing.update(actor.wrote)
+                process.tokens += [actor.token] if actor.token is not None else []
             self.acknowledge(actor.wrote, [process] if process.binding.owed else self.processes.values())
         actor.is_writing, actor.told, actor.token = False, [], None
 
@@ -381,8 +210,11 @@ class World:
             for table, version in versions.items():
                 process.acknowledged[table] = max(process.acknowledged[table], version)
 
-    def deliverer(self, name: str, process: str) -> None:
-        """Add somebody who delivers what a process owes, as the task that looks after its backend does."""
+    def deliverer(self, name: str, process: str, *, mortal: bool = False) -> None:
+        """Add somebody who delivers what a process owes, as the task that looks after its backend does.
+
+        When it dies, or a writer there does, their process has, with all that it owes.
+        """
         here = self.processes[process]
         owed = here.binding.owed
 
@@ -399,7 +231,10 @@ class World:
                 except TransportError:
                     pass
 
-        self._add(Actor(name, run))
+        actor = Actor(name, run, mortal=mortal)
+        actor.process, actor.owes = process, lambda: bool(owed)
+        here.is_mortal = mortal
+        self._add(actor)
 
     def _writers_are_done(self) -> bool:
         return not any(one.is_writing and one.is_alive for one in self.actors)
@@ -423,7 +258,7 @@ class World:
         for actor in self.actors:
             if actor.token is None:
                 continue
-            if not actor.is_alive:
+            if not actor.is_alive:  # but for `reduces`, of which dying and this are one step
                 found.append(
                     Choice(f"the lease of {actor.name} ends", lambda actor=actor: self._end_dead(actor))
                 )
@@ -435,7 +270,7 @@ class World:
                     )
                 )
         if self.budget.get(LOST, 0):
-            found += [Choice(f"{label} is lost", self._losing(lose)) for label, lose in self.losses()]
+            found += [Choice(f"{label} is lost", self._losing(label, lose)) for label, lose in self.losses()]
         return found
 
     def _land(self, left: Left) -> None:
@@ -446,15 +281,42 @@ class World:
         self.end_lease(left.token)
         self.acknowledge(left.wrote, self.processes.values())
 
+    def died(self, actor: Actor) -> None:
+        if self.processes[actor.process].is_mortal:
+            self._end_process(self.processes[actor.process])
+            self._end_dead(actor)
+        elif self.reduces:
+            self._end_dead(actor)
+
     def _end_dead(self, actor: Actor) -> None:
         self.end_lease(actor.token)
         actor.token = None
-        self.acknowledge(actor.wrote, self.processes.values())
+        if actor.is_forgotten:
+            self.excused.update(actor.wrote.items())  # what is stored meanwhile stays to its timeout
+        else:
+            self.acknowledge(actor.wrote, self.processes.values())
+
+    def _end_process(self, process: Process) -> None:
+        """Let nothing be left of a process: what it owed is what the promise excepts. Another takes its place."""
+        for actor in self.actors:
+            actor.is_alive &= actor.process != process.name
+        for token in process.tokens:
+            self.end_lease(token)
+        self.excused.update(process.owing.items())
+        process.owing = {}
+        process.binding.owed = Owed(process.binding)
+        process.acknowledged = dict(min((one.acknowledged for one in self.processes.values()), key=_sum))
 
     def _end_early(self, actor: Actor) -> None:
         self.budget[SLOW] -= 1
-        actor.mortal = False  # one that dies, too, leaves what it committed to the entries' timeout
+        actor.is_forgotten = True
         self.end_lease(actor.token)
+
+    def is_excused(self, table: str, version: int) -> bool:
+        """Tell whether a version is of a writer that the store has forgotten, and that has not told it again."""
+        return (table, version) in self.excused or any(
+            one.is_forgotten and one.is_writing and one.wrote.get(table) == version for one in self.actors
+        )
 
     def end_lease(self, token: Any) -> None:
         marks = [stamp.marks for stamp in self.store._stamps.values()]
@@ -465,12 +327,19 @@ class World:
     def end_leases(self) -> None:
         self.store.end_leases()
 
-    def _losing(self, lose: Callable[[], Any]) -> Callable[[], None]:
+    def _losing(self, label: str, lose: Callable[[], Any]) -> Callable[[], None]:
         def take() -> None:
             self.budget[LOST] -= 1
             lose()
+            if self.forgets_writers(label):
+                for actor in self.actors:
+                    actor.is_forgotten |= actor.is_writing
 
         return take
+
+    def forgets_writers(self, lost: str) -> bool:
+        """Tell whether with this the store forgets who is under way."""
+        return False
 
     def losses(self) -> list[tuple[str, Callable[[], Any]]]:
         """Return what the store may lose."""
@@ -480,49 +349,34 @@ class World:
     # -- what is looked at ---------------------------------------------------------------------------------------------
 
     def fingerprint(self) -> Any:
-        floors = [one.acknowledged for one in self.processes.values()]
-        flights = [self._flights(one.path._flights) for one in self.processes.values()]
-        owed = [
-            (
-                one.binding.owed.tables,
-                [(debt.changes, debt.not_before > 0) for debt in one.binding.owed._debts],
-            )
-            for one in self.processes.values()
-        ]
+        """Return all that what happens from now on may depend on, but for the actors."""
+        processes = self.processes.values()
         return (
-            self.data.versions,
-            floors,
-            flights,
-            owed,
+            *(self.data.versions, [one.acknowledged for one in processes]),
+            *(
+                [flights_of(one.path._flights) for one in processes],
+                [owed_of(one.binding.owed) for one in processes],
+            ),
+            [one.owing for one in processes],
             [(one.writer, one.token, one.may_land, one.wrote) for one in self.left],
-            [one.wrote for one in self.actors],
+            [(one.wrote, one.is_forgotten) if one.is_writing else None for one in self.actors],
+            sorted(self.excused),
             self.stored(),
         )
 
     def essence(self, told: Any) -> Any:
         return essence(told)
 
-    def _flights(self, flights: Any) -> Any:
-        who = {id(actor): actor.name for actor in self.actors}
-        return [
-            [(where, who.get(one.leader), one.nonces, essence(one.entry)) for where, one in kept.items()]
-            for kept in (flights._flights, flights._landed)
-        ] + [flights._approaching]
+    def on_its_way(self, actor: Actor) -> Any:
+        """Return what a read keeps while it asks the store, beyond what it asks next."""
+
+    def tables_of(self, process: str, what: str) -> Sequence[str]:
+        return self.processes[process].tables_of(what)
 
     def stored(self) -> Any:
         """Return what the store has."""
-        store = self.store
-        stamps = [
-            (name, one.nonce, [(token, until > 0) for token, until in one.marks.items()])
-            for name, one in sorted(store._stamps.items())
-        ]
-        entries = [(key, essence(entry)) for key, entry in sorted(store._entries.items())]
-        writers = [
-            (table, [(token, until > 0) for token, until in tokens.items()])
-            for table, tokens in sorted(store._writers.items())
-        ]
-        shapes = [(table, list(found)) for table, found in sorted(store._shapes.items())]
-        return stamps, entries, writers, shapes
+        tokens = {one.token: f"({one.name})" for one in self.actors if one.token is not None}
+        return memory_of(self.store, tokens, reduces=self.reduces)
 
     def settled(self) -> None:
         """When everybody is done and every lease has ended, what is read twice is a hit, and current."""
@@ -531,8 +385,12 @@ class World:
                 raise Violation(f"process {name} still holds back {set(process.binding.owed.tables)}")
         if self.budget != self.granted:
             self.end_leases()  # a fault may leave marks that end by themselves
-        # What is to be told from now on is the newest.
-        self.acknowledge(self.data.versions, self.processes.values())
+        # What is to be told from now on is the newest, but for what is excused.
+        newest = {
+            table: max(one for one in range(version + 1) if (table, one) not in self.excused)
+            for table, version in self.data.versions.items()
+        }
+        self.acknowledge(newest, self.processes.values())
         for name in self.processes:
             for what in self.looked_at:
                 hits: list[Any] = []
@@ -558,6 +416,13 @@ class World:
 
     def close(self) -> None:
         self.is_over = True
+
+
+_SESSION = Session()
+
+
+def _sum(versions: Versions) -> int:
+    return sum(versions.values())
 
 
 def what_of(tables: Sequence[str], value: Value) -> str:
