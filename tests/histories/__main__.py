@@ -1,7 +1,10 @@
 """A long history with everything that may break: ``make soak``.
 
 usage: python -m tests.histories [--seconds N] [--seed S] [--clients N] [--local validated|pushed|none] [--pace N]
-       [--no-faults] [--keep FOLDER]
+       [--no-faults] [--only FAULT,FAULT] [--broken silent|late|trusting] [--keep FOLDER]
+
+``--only`` names methods of ``tests/histories/nemesis.py``. ``--broken`` lets the clients do something wrong, and
+succeeds when that is found.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ def main() -> int:
     parser.add_argument("--local", choices=("validated", "pushed", "none"), default="validated")
     parser.add_argument("--pace", type=float, default=3.0, help="seconds between faults, on average")
     parser.add_argument("--no-faults", action="store_true", help="let nothing break")
+    parser.add_argument("--only", default="", help="faults to be tried, and no other")
+    parser.add_argument("--broken", choices=("silent", "late", "trusting"), help="what clients do wrong")
     parser.add_argument("--keep", type=Path, help="a folder for the logs")
     asked = parser.parse_args()
     plan = Plan(
@@ -35,6 +40,8 @@ def main() -> int:
         faults=not asked.no_faults,
         pace=asked.pace,
         rest=0.05,
+        only=tuple(filter(None, asked.only.split(","))),
+        broken=asked.broken,
     )
     print(f"seed {plan.seed}: --seed {plan.seed} repeats what is done, not when", flush=True)
     with postgres_server() as server, redis_server() as redis, tempfile.TemporaryDirectory() as folder:
@@ -42,6 +49,8 @@ def main() -> int:
         kept.mkdir(parents=True, exist_ok=True)
         report = gather(run(plan, server, redis, kept), slowest=20.0, hits=0.1)
     print(report)
+    if plan.broken:
+        return 0 if report.stale else 1
     return 1 if report.wrong or report.unmet else 0
 
 

@@ -4,6 +4,7 @@ Started by :mod:`tests.histories.running` as ``python -m tests.histories.client 
 written with one call of the system before what follows it happens, so that a process that is killed leaves all of it:
 
 - ``read``: what a read returned, and when it began and ended, on the clock that all processes of the machine share;
+  a ``witness`` read by an engine that no cache is bound to: what it has seen, the next one of the session must see;
 - ``begin``: what is about to be committed, before COMMIT is asked for; ``end``: what came of it;
 - ``held``: a commit of which Redis could not be told; ``owing``: it has ended, and is owed; ``owed``: how many are;
 - ``sample``: memory, tasks, threads and files of this process.
@@ -19,7 +20,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -30,10 +33,15 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
 from sqlacache import Observer, configure, configure_sync
+from sqlacache.write.owed import Owed
 from sqlacache.write.phases import Commit
 from tests.histories import program
 
 MODELS: dict[str, Any] = {"tests.histories.program.Hold": None}
+WITNESSED = 0.15
+"""Share of reads that are a pair: one past the cache, and then the same by it."""
+READ_BACK = 0.6
+"""Share of commits after which the session reads at once what it has written."""
 SAMPLED = 0.5
 """Seconds between samples."""
 
@@ -67,6 +75,30 @@ class Log(Observer):
         self("owed", count=count)
 
 
+def _tell_nothing() -> None:
+    Commit.mark = Commit.settle = lambda self, **how: None  # type: ignore[method-assign]  # that is the point
+
+
+def _tell_after_commit() -> None:
+    mark, settle = Commit.mark, Commit.settle
+
+    def settle_late(self: Commit, **how: Any) -> None:
+        mark(self, **how)
+        settle(self, **how)
+
+    Commit.mark = lambda self, **how: None  # type: ignore[method-assign]  # that is the point
+    Commit.settle = settle_late  # type: ignore[method-assign]  # as above
+
+
+def _read_what_is_owed() -> None:
+    Owed.meets = lambda self, tables: False  # type: ignore[method-assign]  # that is the point
+
+
+BROKEN = {"silent": _tell_nothing, "late": _tell_after_commit, "trusting": _read_what_is_owed}
+"""What clients of a library do that is wrong: commits that tell Redis nothing, or only after COMMIT; a process that
+reads from the cache what it owes."""
+
+
 class Client:
     """The sessions of one process, and what they share."""
 
@@ -96,11 +128,18 @@ class Client:
             connect_args={"server_settings": named} if is_async else named,
         )
         self.sync_engine = getattr(self.engine, "sync_engine", self.engine)
+        self.witness: Any = (create_async_engine if is_async else create_engine)(
+            given["database"],
+            pool_size=2,
+            max_overflow=given["sessions"],
+            connect_args={"server_settings": named} if is_async else named,
+        )
+        self.sync_witness = getattr(self.witness, "sync_engine", self.witness)
 
     def begin(self) -> None:
         """Write down what is held back from Redis, once the cache is bound."""
         if self.given["broken"]:
-            Commit.mark = Commit.settle = lambda self, **how: None  # type: ignore[method-assign]  # that is the point
+            BROKEN[self.given["broken"]]()
         for binding in self.cache.bindings:
             self._tell_of(binding.owed)
         self.log("ready", pid=os.getpid())
@@ -129,22 +168,31 @@ class Client:
         """Do one thing at random."""
         if random.random() < self.given["writes"]:
             self._write(session, random)
+        elif random.random() < WITNESSED:
+            key = program.some_key(random)
+            self._read(session, f"witness {key}", partial(program.one, key=key), witness=True)
+            self._read(session, key, partial(program.one, key=key))
         else:
-            self._read(session, random)
+            read = random.choice(program.READS)
+            self._read(session, read.__name__, partial(read, random=random))
 
-    def _read(self, name: str, random: Random) -> None:
-        read = random.choice(program.READS)
+    def _read(
+        self, name: str, what: str, read: Callable[[Session], program.Seen], witness: bool = False
+    ) -> None:
         doing = Doing()
         DOING.set(doing)
         start = time.monotonic()
         try:
-            with Session(self.sync_engine, expire_on_commit=False) as session:
-                seen = read(session, random)
+            with Session(
+                self.sync_witness if witness else self.sync_engine, expire_on_commit=False
+            ) as session:
+                seen = read(session)
         except Exception as error:
-            self.log("failed", s=name, start=start, kind="read", why=f"{read.__name__}: {error!r}")
+            self.log("failed", s=name, start=start, kind="read", why=f"{what}: {error!r}")
             return
         end = time.monotonic()
-        self.log("read", s=name, start=start, end=end, hit=bool(doing.hits) and all(doing.hits), seen=seen)
+        hit = bool(doing.hits) and all(doing.hits)
+        self.log("read", s=name, start=start, end=end, hit=hit, seen=seen, witness=witness)
 
     def _write(self, name: str, random: Random) -> None:
         self._writes += 1
@@ -165,6 +213,9 @@ class Client:
                     return
                 session.commit()
                 self.log("end", id=unique, outcome="ok")
+            if random.random() < READ_BACK:
+                key = random.choice(keys)[0]
+                self._read(name, f"own {key}", partial(program.one, key=key))
         except Exception as error:
             why = f"{write.__name__}: {error!r}"
             if begun:
@@ -211,6 +262,7 @@ class Client:
         await asyncio.gather(*acting)
         await self.cache.disconnect()
         await self.engine.dispose()
+        await self.witness.dispose()
 
     def run_sync(self) -> None:
         signal.signal(signal.SIGTERM, lambda *told: self.stopped.set())
@@ -232,6 +284,7 @@ class Client:
             thread.join()
         self.cache.disconnect()
         self.engine.dispose()
+        self.witness.dispose()
 
 
 def main() -> None:

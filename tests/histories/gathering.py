@@ -183,7 +183,7 @@ def _reads(lines: list[Line], writes: Iterable[Operation], report: Report) -> li
     found = []
     for line in lines:
         if line["what"] == "read":
-            report.operations["read ok"] += 1
+            report.operations["witness read ok" if line.get("witness") else "read ok"] += 1
             for key, version, writer in line["seen"]:
                 value = Value(version, writer or "")
                 if writer is None:
@@ -198,8 +198,10 @@ def _count_hits(logs: dict[str, list[Line]], limits: Limits, report: Report) -> 
     windows = [*limits.faults, *limits.harmless]
     for lines in logs.values():
         for line in lines:
-            if line["what"] == "read" and not any(
-                line["start"] <= end and line["end"] >= begin for begin, end in windows
+            if (
+                line["what"] == "read"
+                and not line.get("witness")
+                and not any(line["start"] <= end and line["end"] >= begin for begin, end in windows)
             ):
                 report.calm_reads += 1
                 report.hits += line["hit"]

@@ -72,6 +72,8 @@ class Nemesis:
     victims: Sequence[Victim]
     rest: float = 0.5
     """Seconds between faults, on average."""
+    only: Sequence[str] = ()
+    """Names of the methods that break something, if not all of them are to be tried."""
     broken: list[Broken] = field(default_factory=list)
 
     def run(self, until: float) -> None:
@@ -79,9 +81,11 @@ class Nemesis:
         random = Random(self.seed)
         kinds: list[Callable[[Random], tuple[str, bool, bool]]] = [
             *(self.pause_redis, self.restart_redis, self.restart_from_old_file, self.take_redis_down),
-            *(self.fill_redis, self.partition, self.partition, self.pause_client),
+            *(self.fill_redis, self.partition, self.partition, self.refuse_writes, self.pause_client),
             *(self.pause_in_commit, self.kill_client, self.kill_in_commit, self.drop_commit),
         ]
+        if self.only:
+            kinds = [one for one in kinds if one.__name__ in self.only]
         waiting: list[Callable[[Random], tuple[str, bool, bool]]] = []
         while time.monotonic() < until:
             time.sleep(min(random.uniform(0.5, 1.5) * self.rest, max(0.0, until - time.monotonic())))
@@ -132,6 +136,13 @@ class Nemesis:
             client.config_set("maxmemory", 0)
             client.delete(*(f"{FILLER}:{one}" for one in range(500)))
         return "redis full", True, False
+
+    def refuse_writes(self, random: Random) -> tuple[str, bool, bool]:
+        """Let it answer whoever reads, and keep whoever writes waiting: what is committed is owed, and can be read."""
+        seconds = random.uniform(0.6, 1.5)
+        self.server.command("CLIENT PAUSE", int(seconds * 1000), "WRITE")
+        time.sleep(seconds)
+        return "redis refuses writes", False, False
 
     def partition(self, random: Random) -> tuple[str, bool, bool]:
         """Keep one client from Redis, which the others reach."""

@@ -20,6 +20,8 @@ ITEMS = 5
 """Of each group."""
 KEPT = 3
 """Notes that are left of a group with an odd number."""
+HOT = 3
+"""Items, and groups, that every second operation is about: what two do at a time is soon about the same rows."""
 HOLDING = (
     "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS "
     "$$ BEGIN PERFORM pg_sleep(NEW.seconds); RETURN NULL; END $$",
@@ -85,11 +87,11 @@ def create(engine: Any) -> None:
 
 
 def _group(random: Random) -> int:
-    return random.randint(1, GROUPS)
+    return random.randint(1, HOT if random.random() < 0.5 else GROUPS)
 
 
 def _item(random: Random) -> int:
-    return random.randint(1, GROUPS * ITEMS)
+    return random.randint(1, HOT if random.random() < 0.5 else GROUPS * ITEMS)
 
 
 def _items(found: Any) -> Seen:
@@ -105,7 +107,11 @@ def get_item(session: Session, random: Random) -> Seen:
 
 
 def get_group(session: Session, random: Random) -> Seen:
-    found: Any = session.get(Group, _group(random))
+    return _group_seen(session, _group(random))
+
+
+def _group_seen(session: Session, group: int) -> Seen:
+    found: Any = session.get(Group, group)
     return [(f"group:{found.id}", found.version, found.writer)]
 
 
@@ -115,14 +121,20 @@ def list_items(session: Session, random: Random) -> Seen:
 
 
 def newest_note(session: Session, random: Random) -> Seen:
-    group = _group(random)
+    return _newest(session, _group(random))
+
+
+def _newest(session: Session, group: int) -> Seen:
     statement = select(Note).where(Note.group_id == group).order_by(Note.version.desc()).limit(KEPT)
     found: Any = session.execute(statement).scalars().first()
     return [(f"notes:{group}", *((found.version, found.writer) if found else (0, "")))]
 
 
 def count_notes(session: Session, random: Random) -> Seen:
-    group = 2 * random.randint(1, GROUPS // 2)
+    return _counted(session, 2 * random.randint(1, GROUPS // 2))
+
+
+def _counted(session: Session, group: int) -> Seen:
     statement = select(func.count()).select_from(Note).where(Note.group_id == group)
     return [(f"count:{group}", session.execute(statement).scalar(), None)]  # type: ignore[list-item]  # a count
 
@@ -145,10 +157,25 @@ def eager_items(session: Session, random: Random) -> Seen:
     return [(f"group:{found.id}", found.version, found.writer), *_items(found.items)]
 
 
+def some_key(random: Random) -> str:
+    """Return a key that there is."""
+    return random.choice((f"item:{_item(random)}", f"item:{_item(random)}", f"group:{_group(random)}"))
+
+
 READS: tuple[Callable[[Session, Random], Seen], ...] = (
     *(get_item, get_item, get_item, get_group, list_items),
     *(newest_note, count_notes, join_items, eager_items),
 )
+
+
+def one(session: Session, key: str) -> Seen:
+    """Read what is at a key."""
+    kind, number = key.split(":")
+    if kind == "item":
+        return _items([session.get(Item, int(number))])
+    if kind == "group":
+        return _group_seen(session, int(number))
+    return (_newest if kind == "notes" else _counted)(session, int(number))
 
 
 # -- writes ------------------------------------------------------------------------------------------------------------

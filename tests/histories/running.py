@@ -53,8 +53,10 @@ class Plan:
     faults: bool = True
     pace: float = 0.5
     """Seconds between faults, on average."""
-    broken: bool = False
-    """The clients' commits tell Redis nothing: that must be found."""
+    only: tuple[str, ...] = ()
+    """Names of faults, of :class:`.nemesis.Nemesis`, if not all of them are to be tried."""
+    broken: str | None = None
+    """What the clients do wrong, of :data:`.client.BROKEN`: that must be found."""
 
 
 @dataclass
@@ -145,7 +147,7 @@ class Client:
 
 
 @contextmanager
-def _database(server: str) -> Iterator[URL]:
+def database(server: str) -> Iterator[URL]:
     """A database of our own on the server, with the tables."""
     url = url_for(server, "sync")
     name = f"history_{uuid4().hex[:12]}"
@@ -166,7 +168,7 @@ def _database(server: str) -> Iterator[URL]:
 def run(plan: Plan, server: str, redis: RedisServer, folder: Path) -> Ran:
     """Run a history on a PostgreSQL server's URL and a Redis of its own, and leave its logs in a folder."""
     with ExitStack() as stack:
-        url = stack.enter_context(_database(server))
+        url = stack.enter_context(database(server))
         clients = []
         for number in range(plan.clients):
             proxy = stack.enter_context(Proxy(redis.address))
@@ -196,7 +198,7 @@ def _go(plan: Plan, ran: Ran, clients: list[Client], redis: RedisServer, watchin
     with ThreadPoolExecutor(1) as pool:
         watched = pool.submit(_watch, ran, redis, watching, clients, ends)
         if plan.faults:
-            nemesis = Nemesis(f"{plan.seed} nemesis", redis, watching, clients, plan.pace)
+            nemesis = Nemesis(f"{plan.seed} nemesis", redis, watching, clients, plan.pace, plan.only)
             nemesis.run(ends - 1.0)
             ran.broken = nemesis.broken
         watched.result()
