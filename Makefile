@@ -27,6 +27,10 @@ SYNC_DRIVERS := postgresql+psycopg postgresql+psycopg2 mariadb+pymysql
 EXPLORE :=
 # Of `make soak`: --seconds N --seed S --clients N --local validated|pushed|none.
 SOAK :=
+# Of `make leaks`: --operations N --seconds N --seed S --local mem|validated|pushed|none --front async|sync --trace.
+LEAKS :=
+# Of `make bench`: --part NAME --rounds N --json FILE --plots DIR; of `make bench-gate`: --from FILE --write.
+BENCH :=
 # Of `make dashboards-test`: those that `make test` runs, too, and those that take a minute and a half.
 DASHBOARDS_TESTS := test_*.py phases.py
 # Handed to pytest by every target: make test PYTEST_ARGS="-k joins -x -n 0", of which -n 0 is: in one process.
@@ -87,10 +91,18 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  --editable '$(PROJECT)' $(RUN_GROUPS)
 	@touch $@
 
+# The package of PyPI that has this library's import name, and that the benchmark compares with; the rest as in .venv.
+.venv-peer/.installed: constraints.txt | $(VENV)/.installed
+	@python=$(BIN)/python; $(find_uv); echo "Preparing .venv-peer ..."; \
+	$(call make_venv,.venv-peer) && \
+	"$$uv" pip install --quiet --python .venv-peer/bin/python -c constraints.txt \
+	  'sqlacache[redis]==0.1.3' 'sqlalchemy[asyncio]' asyncpg hiredis
+	@touch $@
+
 .PRECIOUS: .venv-sa%/.installed
 
-.PHONY: help install demo serve test test-redis test-sync test-drivers integration lint format typecheck check bench bench-telemetry \
-	explore fuzz soak test-matrix test-lowest transparency transparency-part dashboards dashboards-test constraints clean
+.PHONY: help install demo serve test test-redis test-sync test-drivers integration lint format typecheck check bench bench-gate bench-telemetry \
+	explore fuzz soak leaks test-matrix test-lowest transparency transparency-part dashboards dashboards-test constraints clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
@@ -142,8 +154,11 @@ typecheck: $(VENV)/.installed ## mypy, strict, both packages
 
 check: lint typecheck test demo ## what CI runs
 
-bench: $(VENV)/.installed ## measure hits and misses against the same reads uncached
-	@$(BIN)/python -m benchmarks
+bench: $(VENV)/.installed .venv-peer/.installed ## measure everything that docs/benchmarks.md tells of, and judge it
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+bench-gate: $(VENV)/.installed .venv-peer/.installed ## measure what has a goal, and fail where it is worse than benchmarks/baseline.json
+	@$(BIN)/python -m benchmarks.gate $(BENCH)
 
 bench-telemetry: $(VENV)/.installed ## measure what telemetry adds to a hit
 	@$(BIN)/python -m benchmarks.overhead
@@ -156,6 +171,9 @@ fuzz: $(VENV)/.installed ## try spoilt bytes and odd configuration, 50 times as 
 
 soak: $(VENV)/.installed ## let clients read and write for minutes while Redis, they and their connections break
 	@$(BIN)/python -m tests.histories $(SOAK)
+
+leaks: $(VENV)/.installed ## do a million operations, whatever goes wrong with them, and see that nothing grows
+	@$(BIN)/python -m tests.leaks $(LEAKS)
 
 test-matrix: $(addprefix test-sqlalchemy-,$(MATRIX)) ## run the tests on SQLAlchemy 1.4, 2.0 and 2.1
 
@@ -189,5 +207,5 @@ constraints: $(VENV)/.installed ## compile constraints.txt anew from pyproject.t
 	} > $(VENV)/constraints.new && mv $(VENV)/constraints.new constraints.txt && touch $(VENV)/.installed
 
 clean: ## remove environments, caches and builds
-	@rm -rf .venv .venv-sa* .venv-lowest build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .transparency
+	@rm -rf .venv .venv-sa* .venv-lowest .venv-peer build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .transparency
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,123 +1,31 @@
-"""Who is compared. Each has an engine of its own on the same database, and only public API is used to bind a cache.
+"""Who is compared. Only public API is used to bind a cache; :mod:`.contender` says what a contender is.
 
-A cache is bound when its contender's turn comes and disconnected when it ends, because a bound cache listens to every
-session of the process: nobody else's figures may contain that.
+Everyone takes part in one run: no cache; this library on each backend and tier, with telemetry off, on and sampled; the
+package sqlacache 0.1.3 (:mod:`.peer`); functions with a decorator of cashews (:mod:`.decorator`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import sessionmaker
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
+from prometheus_client import CollectorRegistry
 
-from sqlacache import CacheManager, configure, testing
+from sqlacache import AsyncDirectSession
+from sqlacache_telemetry import Telemetry
 
-from .instant import make_instant
-from .models import Setting
-from .work import WRITES, Work, reads_of_what_is_written
-
-
-class Unfair(Exception):
-    """A contender did not do what its name says: the figures would mean something else."""
-
-
-@dataclass
-class Contender:
-    """One way to answer the same reads and do the same writes."""
-
-    name: str
-    title: str
-    models: Mapping[Any, Any] | None = None
-    """What its cache is configured with; ``None``: it has no cache."""
-    telemetry: Any = False
-    """What its cache is configured with; ``False`` is ``None``."""
-    expects: str = ""
-    """What every read of it must be: a decision, or the reason of a bypass."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Execution options of its reads."""
-    instant: bool = False
-    writes: bool = True
-    local: str | None = "default"
-    """With Redis: what of the entries stays in this process."""
-    redis: bool = False
-    engine: AsyncEngine = field(init=False, repr=False)
-    sessions: Any = field(init=False, repr=False)
-    cache: CacheManager | None = field(init=False, default=None, repr=False)
-
-    def open(self, url: Any, redis_url: str) -> None:
-        """Make the engine and the cache; ``redis_url`` is for those on Redis."""
-        self.engine = create_async_engine(url, pool_size=2, max_overflow=0)
-        if self.instant:
-            make_instant(self.engine)
-        self.sessions = sessionmaker(self.engine, class_=AsyncSession, expire_on_commit=False)  # type: ignore[call-overload]  # typed for sync engines only
-        if self.models is not None:
-            self.cache = configure(
-                backend={"url": redis_url, "timeout": 5.0} if self.redis else "mem://",
-                local=self.local,
-                models=self.models,
-                telemetry=self.telemetry or None,
-                prefix=f"benchmark-{self.name.replace(', ', '-').replace(' ', '-')}",
-            )
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Bind the cache, if there is one, for the time of the block."""
-        if self.cache is None:
-            yield
-            return
-        await self.cache.bind(self.engine)
-        try:
-            yield
-        finally:
-            await self.cache.disconnect()
-
-    async def warm(self, work: Work) -> Any:
-        """Do the work until nothing is done for the first time any more; return the last answer.
-
-        Raises :class:`Unfair` if a read is not answered in the way that is to be measured.
-        """
-        if work in WRITES:
-            async with self.sessions() as session:
-                await reads_of_what_is_written(session)
-            await work.run(self.sessions, self.options, 0)
-            return None
-        for number in range(work.keys + 1):
-            await work.run(self.sessions, self.options, number)
-        if self.cache is None:
-            return await work.run(self.sessions, self.options, 0)
-        with testing.record(self.cache) as seen:
-            answer = await work.run(self.sessions, self.options, 0)
-            if self.local == "pushed":  # served from here once it is proved that announcements arrive
-                await _until_local(lambda: work.run(self.sessions, self.options, 0), seen)
-        found = {decision.reason or decision.decision for decision in seen.decisions}
-        if found != {self.expects}:
-            raise Unfair(f"{self.name}, {work.name}: expected {self.expects}, got {sorted(found)}")
-        return answer
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await self.engine.dispose()
-
-
-async def _until_local(read: Callable[[], Awaitable[Any]], seen: testing.Recorder) -> None:
-    deadline = time.monotonic() + 10
-    while True:
-        seen.decisions.clear()
-        await read()
-        if {decision.tier for decision in seen.decisions} == {"local"}:
-            return
-        if time.monotonic() > deadline:
-            raise Unfair("the pushed tier did not come to life")
-        await asyncio.sleep(0.01)
-
-
-EVERYTHING: Mapping[Any, Any] = {"*": {"timeout": 3600}}
+from .contender import EVERYTHING, Contender, Unable, Unfair
+from .decorator import DECORATOR, DECORATOR_REDIS, decorated
+from .models import Customer, Setting
+from .peer import PEER_MEMORY, PEER_NO_CACHE, PEER_REDIS, peers
+from .work import KEYS, Work
 
 NO_CACHE = "no cache"
 UNCONFIGURED = "unconfigured"
@@ -125,10 +33,65 @@ UNCONFIGURED_TELEMETRY = "unconf., telemetry"
 MISS = "miss"
 HIT = "hit"
 HIT_TELEMETRY = "hit, telemetry"
+HIT_SAMPLED = "hit, sampled"
 REDIS = "redis"
 VALIDATED = "redis, validated"
 PUSHED = "redis, pushed"
+DIRECT = "direct"
+DIRECT_PUSHED = "direct, pushed"
 INSTANT = "instant driver"
+
+
+class Discarded(SpanExporter):
+    """An exporter that is rid of its spans at once."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return SpanExportResult.SUCCESS
+
+
+@dataclass
+class Sampled(Contender):
+    """A contender whose spans are all recorded, in a span of the application's, and exported to nowhere."""
+
+    provider: TracerProvider = field(init=False, repr=False)
+
+    def open(self, url: Any, redis_url: str) -> None:
+        self.provider = TracerProvider(sampler=ParentBased(ALWAYS_ON), shutdown_on_exit=False)
+        self.provider.add_span_processor(BatchSpanProcessor(Discarded()))
+        self.telemetry = Telemetry(tracer_provider=self.provider, registry=CollectorRegistry())
+        super().open(url, redis_url)
+
+    def request(self) -> AbstractContextManager[Any]:
+        return self.provider.get_tracer("the application").start_as_current_span("request")
+
+    async def close(self) -> None:
+        await super().close()
+        self.provider.shutdown()
+
+
+@dataclass
+class Direct(Contender):
+    """A contender with the session class whose ``get`` makes an object of a local hit without a statement."""
+
+    session_class: Any = AsyncDirectSession
+    only: Collection[str] | None = ("get",)
+
+    async def warm(self, work: Work) -> Any:
+        """Warm up, and see that every key takes the short way, which begins with an entry's second hit."""
+        answer = await super().warm(work)
+        deadline = time.monotonic() + (
+            10 if self.local == "pushed" else 0
+        )  # announcements come when they come
+        while True:
+            for number in range(2 * work.keys):
+                await work.run(self.sessions, self.options, number)
+            async with self.sessions() as session:
+                why = {session.why_not_direct(Customer, number) for number in range(1, KEYS + 1)} - {None}
+            if not why:
+                return answer
+            if time.monotonic() > deadline:
+                raise Unfair(f"{self.name}, {work.name}: not direct: {sorted(why)}")
+            await asyncio.sleep(0.01)
 
 
 def contenders() -> Sequence[Contender]:
@@ -164,6 +127,13 @@ def contenders() -> Sequence[Contender]:
             telemetry=True,
             expects="hit",
         ),
+        Sampled(
+            HIT_SAMPLED,
+            "the same with an OpenTelemetry SDK that samples every trace, in a request's span, and exports in batches",
+            models=EVERYTHING,
+            telemetry=True,
+            expects="hit",
+        ),
         Contender(
             REDIS,
             "Redis, no local tier; telemetry off",
@@ -188,10 +158,55 @@ def contenders() -> Sequence[Contender]:
             redis=True,
             local="pushed",
         ),
+        Direct(
+            DIRECT,
+            "mem://, and AsyncDirectSession: its get answers a local hit without a statement; telemetry off",
+            models=EVERYTHING,
+            expects="hit",
+        ),
+        Direct(
+            DIRECT_PUSHED,
+            "the same on Redis, pushed",
+            models=EVERYTHING,
+            expects="hit",
+            redis=True,
+            local="pushed",
+        ),
         Contender(
             INSTANT,
             "no cache, and a driver that answers at once: what SQLAlchemy itself spends",
             instant=True,
             writes=False,
         ),
+        *decorated(),
+        *peers(),
     )
+
+
+__all__ = [
+    "DECORATOR",
+    "DECORATOR_REDIS",
+    "DIRECT",
+    "DIRECT_PUSHED",
+    "EVERYTHING",
+    "HIT",
+    "HIT_SAMPLED",
+    "HIT_TELEMETRY",
+    "INSTANT",
+    "MISS",
+    "NO_CACHE",
+    "PEER_MEMORY",
+    "PEER_NO_CACHE",
+    "PEER_REDIS",
+    "PUSHED",
+    "REDIS",
+    "UNCONFIGURED",
+    "UNCONFIGURED_TELEMETRY",
+    "VALIDATED",
+    "Contender",
+    "Direct",
+    "Sampled",
+    "Unable",
+    "Unfair",
+    "contenders",
+]

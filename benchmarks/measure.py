@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from .contenders import Contender, Unfair, contenders
+from .contender import Contender, Unable, Unfair
+from .contenders import contenders
 from .models import create_and_fill
 from .work import READS, WRITES, Work, fresh_events
 
 CUSTOMERS = 2000
 
+Runner = TypeVar("Runner")
+
 Samples = dict[str, dict[str, list[float]]]
 """Seconds per operation: by work, by contender, one figure per round."""
+
+LeftOut = dict[str, dict[str, str]]
+"""Why a contender has no figures: by work, by contender."""
 
 
 async def measure(
@@ -32,27 +36,44 @@ async def measure(
     progress: Callable[[str], None],
     redis_url: str,
     works: Sequence[Work] = (*READS, *WRITES),
+    among: Sequence[Contender] | None = None,
+    left_out: LeftOut | None = None,
 ) -> Samples:
-    """Run the benchmark in a database of its own on the server; ``quick`` does each work once per round, unwarmed."""
+    """Run the benchmark in a database of its own on the server; ``quick`` does each work once per round, unwarmed.
+
+    ``among`` are all contenders if it is not given. Those that cannot do a work, or are not installed, are not in its
+    samples; ``left_out`` is filled with the reasons.
+    """
+    runners = contenders() if among is None else among
+    left_out = {} if left_out is None else left_out
+    for work in works:
+        left_out[work.name] = {one.name: why for one in runners if (why := one.absent()) is not None}
+    runners = [one for one in runners if one.absent() is None]
     async with fresh_database(server_url) as url:
-        runners = contenders()
         administrator = create_async_engine(url, poolclass=NullPool)
         async with administrator.begin() as connection:
             await connection.run_sync(create_and_fill, CUSTOMERS)
-        for runner in runners:
-            runner.open(url, redis_url)
         samples: Samples = {
-            work.name: {runner.name: [] for runner in runners if _takes_part(runner, work)} for work in works
+            work.name: {one.name: [] for one in runners if one.takes_part(work)} for work in works
         }
-        answers: dict[str, Any] = {}
+        answers: dict[str, str] = {}
         try:
+            for runner in runners:
+                runner.open(url, redis_url)
             for number in range(rounds if quick else rounds + 1):
                 for work in works:
-                    for runner in _in_turn(runners, number):
-                        if _takes_part(runner, work):
+                    for runner in in_turn(runners, number):
+                        figures = samples[work.name].get(runner.name)
+                        if figures is None:
+                            continue
+                        try:
                             async with runner.turn():
-                                seconds = await _sample(runner, work, administrator, answers, quick=quick)
-                            samples[work.name][runner.name].append(seconds)
+                                figures.append(
+                                    await _sample(runner, work, administrator, answers, quick=quick)
+                                )
+                        except Unable as why:
+                            del samples[work.name][runner.name]
+                            left_out[work.name][runner.name] = str(why)
                 progress(f"round {number + 1}")
         finally:
             for runner in runners:
@@ -63,35 +84,26 @@ async def measure(
     return samples
 
 
-def _in_turn(runners: Sequence[Contender], number: int) -> Sequence[Contender]:
+def in_turn(runners: Sequence[Runner], number: int) -> Sequence[Runner]:
     """Let another one begin in each round."""
     first = number % len(runners)
     return (*runners[first:], *runners[:first])
 
 
-def _takes_part(runner: Contender, work: Work) -> bool:
-    return runner.writes or work not in WRITES
-
-
 async def _sample(
-    runner: Contender, work: Work, administrator: AsyncEngine, answers: dict[str, Any], *, quick: bool
+    runner: Contender, work: Work, administrator: AsyncEngine, answers: dict[str, str], *, quick: bool
 ) -> float:
     """Return the mean of one round's executions, in seconds."""
     if work in WRITES:
         async with administrator.begin() as connection:
             await fresh_events(connection)
-    answer = work.plain(await runner.warm(work))
+    answer = await runner.ready(work)
     if answers.setdefault(work.name, answer) != answer:
         raise Unfair(f"{runner.name}, {work.name}: not the answer of the others")
-    times = 1 if quick else work.times
-    run, sessions, options = work.run, runner.sessions, runner.options
-    del answer
+    if quick:
+        return await runner.seconds(work, 1)
     gc.collect()  # what others left behind is not this one's; its own garbage is, so collection stays on
-    await asyncio.sleep(0)
-    began = time.perf_counter()
-    for number in range(times):
-        await run(sessions, options, number)
-    return (time.perf_counter() - began) / times
+    return await runner.seconds(work, work.times)
 
 
 @asynccontextmanager
@@ -111,4 +123,4 @@ async def fresh_database(server_url: str) -> AsyncIterator[Any]:
         await server.dispose()
 
 
-__all__ = ["Samples", "measure"]
+__all__ = ["LeftOut", "Samples", "measure"]

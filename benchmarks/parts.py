@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from .figures import Spread
+from .spread import Spread
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Goal:
     bound: float
     at_least: bool
     """Whether more is better; else at most ``bound``."""
+    over: Sequence[str] = ()
+    """Of a goal that is the worst of several: which ones. The gate compares only what was found over the same."""
 
     @property
     def met(self) -> bool:
@@ -55,6 +57,8 @@ class Chart:
     """By name of the series: pairs of a place on the x axis (a text for bars, a number for lines) and a figure."""
     log_x: bool = False
     log_y: bool = False
+    base: float = 0.0
+    """What bars stand on: 1 for ratios on a logarithmic axis, where they hang below it if they are less."""
 
 
 @dataclass(frozen=True)

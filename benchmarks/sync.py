@@ -1,134 +1,145 @@
-"""What the cache saves sync sessions, against no cache and against the usual recipe: ``python -m benchmarks.sync``.
+"""What the cache saves ordinary sessions, against no cache and against the usual recipe, on PostgreSQL and on SQLite.
 
-One run, one report, made as :mod:`benchmarks` says: every contender of :mod:`benchmarks.sync_contenders` reads the same
-in the same process, in turn, on PostgreSQL (psycopg) and on SQLite, and ratios are taken within a round.
+Every contender of :mod:`.sync_contenders` does the same in the same process, in turn, as in the part ``one``.
 """
 
 from __future__ import annotations
 
-import argparse
+import asyncio
 import gc
-import json
-import os
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from typing import Any
-from uuid import uuid4
 
 from sqlalchemy import create_engine
 from sqlalchemy.dialects.postgresql import UUID
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import SAWarning
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import NullPool
 
-from tests.support.redis_server import redis_server
-
-from .contenders import Unfair
-from .figures import Spread, ratio, seconds
-from .measure import CUSTOMERS, Samples
+from .contender import Unfair
+from .figures import ratio, told
+from .goals import Demand
+from .measure import CUSTOMERS, Samples, fresh_database, in_turn
 from .models import create_and_fill
-from .program import about, add_common, progress, server
-from .sync_contenders import COUNTERPARTS, NO_CACHE, Contender, contenders
-from .sync_work import READS, Work
+from .parts import Chart, Part, Place
+from .spread import times
+from .sync_contenders import COUNTERPARTS, HITS, NO_CACHE, Contender, contenders
+from .sync_work import READS, WRITES, fresh_events
+from .text import detail, overview, table
+from .work import Work, fingerprint
 
-DATABASES = ("PostgreSQL", "SQLite")
-ROUNDS = 20
-PACKAGES = ("sqlalchemy", "psycopg", "redis", "dogpile.cache", "prometheus-client")
+NAME = "sync"
+TITLE = "ordinary sessions, psycopg and SQLite"
+ROUNDS = 12
+PACKAGES = ("psycopg", "dogpile.cache")
+POSTGRESQL, SQLITE = "PostgreSQL", "SQLite"
+WORKS: Mapping[str, Sequence[Work]] = {POSTGRESQL: (*READS, *WRITES), SQLITE: READS[:4]}
+"""What is measured on each database."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.sync", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=ROUNDS, metavar="N", help="rounds (default: %(default)s)"
-    )
-    parser.add_argument("--quick", action="store_true", help="do everything once, to see that it works")
-    add_common(parser, url="SQLAlchemy URL")
-    options = parser.parse_args(argv)
-    if options.rounds < 1:
-        parser.error("--rounds takes a number above 0")
-    with ExitStack() as stack:
-        url = stack.enter_context(server(options.postgres))
-        redis = stack.enter_context(redis_server())
-        before = os.getloadavg()[0]
-        samples = measure(url, redis.url, 1 if options.quick else options.rounds, quick=options.quick)
-    told = {
-        **about(PACKAGES),
-        "rounds": 1 if options.quick else options.rounds,
-        "load average before": round(before, 2),
+def run(place: Place, *, rounds: int | None, quick: bool, progress: Callable[[str], None]) -> Part:
+    """Measure."""
+    number = rounds or (1 if quick else ROUNDS)
+    samples = measure(place.postgres, place.redis, number, quick=quick, progress=progress)
+    data = {
+        "rounds": number,
+        "works": told(samples, NO_CACHE),
+        "left_out": {one.name: dict(one.unable) for one in contenders() if one.unable},
     }
-    progress("")
-    print("\n".join(lines(samples, told)))
-    if options.json is not None:
-        options.json.write_text(json.dumps(report(samples, told), indent=1) + "\n")
-    if options.quick:
-        print("\nA quick run shows that the benchmark works; its figures mean nothing.")
-    return 0
+    return Part(NAME, TITLE, list(lines(samples)), data, list(goals(samples)), list(charts(samples)))
+
+
+def named(work: Work, database: str) -> str:
+    """Return what a work is called in the figures."""
+    return f"{work.name}, {database}"
+
+
+def on(samples: Samples, database: str) -> Samples:
+    """Return the figures of one database, by the work's own name."""
+    return {work.name: samples[named(work, database)] for work in WORKS[database]}
 
 
 # -- measuring -------------------------------------------------------------------------------------------------
 
 
-def measure(server_url: str, redis_url: str, rounds: int, *, quick: bool) -> Samples:
+def measure(
+    server_url: str, redis_url: str, rounds: int, *, quick: bool, progress: Callable[[str], None]
+) -> Samples:
     """Run the benchmark in databases of its own; ``quick`` does each work once."""
     samples: Samples = {}
+    answers: dict[str, str] = {}
     with ExitStack() as stack:
-        runners: dict[str, Sequence[Contender]] = {}
-        for database, (url, engine) in zip(DATABASES, _databases(stack, server_url)):
-            runners[database] = contenders()
-            for runner in runners[database]:
-                runner.open(url, redis_url, **engine)
+        places: list[tuple[str, Engine, Sequence[Contender]]] = []
+        for database, url, pool in _databases(stack, server_url):
+            administrator = create_engine(url, poolclass=NullPool)
+            with administrator.begin() as connection:
+                create_and_fill(connection, CUSTOMERS)
+            places.append((database, administrator, contenders()))
+            for runner in places[-1][2]:
+                runner.open(url, redis_url, **pool)
                 stack.callback(runner.close)
-        answers: dict[tuple[str, str], Any] = {}
         for number in range(rounds if quick else rounds + 1):
-            for database in DATABASES:
-                for work in READS:
-                    figures = samples.setdefault(f"{work.name}, {database}", {})
-                    for runner in _in_turn(runners[database], number):
+            for database, administrator, runners in places:
+                for work in WORKS[database]:
+                    name = named(work, database)
+                    figures = samples.setdefault(name, {})
+                    for runner in in_turn(runners, number):
+                        if not runner.takes_part(work):
+                            continue
+                        if work in WRITES:
+                            with administrator.begin() as connection:
+                                fresh_events(connection)
                         with runner.turn():
-                            answer = work.plain(runner.warm(work))
-                            if answers.setdefault((database, work.name), answer) != answer:
-                                raise Unfair(f"{runner.name}, {work.name}: not the answer of the others")
-                            del answer
-                            taken = _sample(runner, work, 1 if quick else work.times)
+                            answer = fingerprint(work.plain(runner.warm(work)))
+                            if answers.setdefault(name, answer) != answer:
+                                raise Unfair(f"{runner.name}, {name}: not the answer of the others")
+                            taken = _seconds(runner, work, 1 if quick else work.times)
                         if number or quick:  # the first round warms everything up
                             figures.setdefault(runner.name, []).append(taken)
             progress(f"round {number + 1}")
     return samples
 
 
-def _in_turn(runners: Sequence[Contender], number: int) -> Sequence[Contender]:
-    first = number % len(runners)
-    return (*runners[first:], *runners[:first])
-
-
-def _sample(runner: Contender, work: Work, times: int) -> float:
-    """Return the mean of some executions, in seconds."""
+def _seconds(runner: Contender, work: Work, count: int) -> float:
+    """Return the mean of some executions."""
     run, sessions, options = work.run, runner.sessions, runner.options
-    gc.collect()  # what others left behind is not this one's; its own garbage is, so collection stays on
+    if count > 1:
+        gc.collect()  # what others left behind is not this one's; its own garbage is, so collection stays on
     began = time.perf_counter()
-    for number in range(times):
+    for number in range(count):
         run(sessions, options, number)
-    return (time.perf_counter() - began) / times
+    return (time.perf_counter() - began) / count
 
 
-def _databases(stack: ExitStack, server_url: str) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """Give each filled database's URL, and what its engines take."""
-    url = stack.enter_context(_on_server(server_url))
-    _fill(url)
-    yield url, {"pool_size": 2, "max_overflow": 0}
+def _databases(stack: ExitStack, server_url: str) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Give each database's name and URL, and what its engines take."""
+    yield POSTGRESQL, stack.enter_context(_on_server(server_url)), {"pool_size": 2, "max_overflow": 0}
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sqlacache-benchmark-"))
-    url = make_url(f"sqlite:///{folder}/benchmark.sqlite")
     # The benchmark's amounts survive SQLite's floating point.
+    stack.enter_context(warnings.catch_warnings())
     warnings.filterwarnings("ignore", "Dialect sqlite.* does \\*not\\* support Decimal", SAWarning)
-    _fill(url)
-    yield url, {}
+    yield SQLITE, make_url(f"sqlite:///{folder}/benchmark.sqlite"), {}
+
+
+@contextmanager
+def _on_server(server_url: str) -> Iterator[Any]:
+    """Give the URL of a new database for psycopg, which is dropped afterwards."""
+    loop = asyncio.new_event_loop()
+    database = fresh_database(server_url)
+    try:
+        url = loop.run_until_complete(database.__aenter__())
+        try:
+            yield url.set(drivername="postgresql+psycopg")
+        finally:
+            loop.run_until_complete(database.__aexit__(None, None, None))
+    finally:
+        loop.close()
 
 
 @compiles(UUID, "sqlite")
@@ -137,79 +148,64 @@ def _uuid(type_: Any, compiler: Any, **options: Any) -> str:
     return "CHAR(32)"
 
 
-def _fill(url: Any) -> None:
-    administrator = create_engine(url, poolclass=NullPool)
-    with administrator.begin() as connection:
-        create_and_fill(connection, CUSTOMERS)
-    administrator.dispose()
-
-
-@contextmanager
-def _on_server(server_url: str) -> Iterator[Any]:
-    """Give the URL of a new database, which is dropped afterwards."""
-    name = f"sqlacache_benchmark_{uuid4().hex[:8]}"
-    base = make_url(server_url).set(drivername="postgresql+psycopg")
-    server = create_engine(base, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    try:
-        yield base.set(database=name)
-    finally:
-        with server.connect() as connection:
-            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-
-
 # -- telling ---------------------------------------------------------------------------------------------------
 
 
-def lines(samples: Samples, told: Mapping[str, Any]) -> Iterator[str]:
+def lines(samples: Samples) -> Iterator[str]:
     """Give the report line by line."""
-    yield "About"
-    for name, value in told.items():
-        yield f"  {name}: {value}"
-    yield from ("", "Contenders")
-    for contender in contenders():
-        yield f"  {contender.name:<19} {contender.title}"
-    names = [contender.name for contender in contenders()]
-    yield from ("", "Milliseconds per operation: median of the rounds (quartiles)")
-    yield from _table(samples, names, lambda work, name: _milliseconds(seconds(samples, work, name)))
-    yield from ("", "Times as fast as no cache: median of the ratios within a round (quartiles)")
-    yield from _table(samples, names[1:], lambda work, name: _ratio(ratio(samples, work, NO_CACHE, name)))
-    yield from ("", "Times as fast as the recipe on dogpile.cache that keeps it in the same place")
-    yield from _table(
-        samples, list(COUNTERPARTS), lambda work, name: _ratio(ratio(samples, work, COUNTERPARTS[name], name))
+    there = contenders()
+    names = [one.name for one in there]
+    yield "  " + ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    for one in there:
+        yield f"  {one.name:<20} {one.title}"
+    for database in WORKS:
+        runs = on(samples, database)
+        yield from ("", f"  Times as fast as no cache, {database}: median of the ratios within a round")
+        yield from overview(runs, list(runs), names, NO_CACHE)
+    yield from (
+        "",
+        "  Times as fast as the recipe on dogpile.cache that keeps it in the same place (quartiles)",
     )
-
-
-def _table(samples: Samples, names: Sequence[str], cell: Callable[[str, str], str]) -> Iterator[str]:
-    yield f"  {'':<26}" + "".join(f"{name:>20}" for name in names)
+    reads = [name for name, runs in samples.items() if {*COUNTERPARTS, *COUNTERPARTS.values()} <= set(runs)]
+    yield from table(reads, list(COUNTERPARTS), lambda work, name: times(_to_recipe(samples, work, name)))
+    yield from ("", "  Without figures")
+    for one in there:
+        for work, why in one.unable.items():
+            yield f"    {one.name}, {work}: {why}"
+    yield from (
+        "",
+        "  Milliseconds per operation, and times as fast as no cache: medians of the rounds (quartiles)",
+    )
     for work in samples:
-        yield f"  {work:<26}" + "".join(f"{cell(work, name):>20}" for name in names)
+        yield from detail(samples, work, names, NO_CACHE, "", ())
 
 
-def _milliseconds(found: Spread) -> str:
-    return f"{found.median * 1000:.2f} ({found.low * 1000:.2f}-{found.high * 1000:.2f})"
+def _to_recipe(samples: Samples, work: str, name: str) -> Any:
+    return ratio(samples, work, COUNTERPARTS[name], name)
 
 
-def _ratio(found: Spread) -> str:
-    return f"{found.median:.2f} ({found.low:.2f}-{found.high:.2f})"
+def goals(samples: Samples) -> Iterator[Any]:
+    """Give what is demanded: every hit faster than PostgreSQL."""
+    reads = [named(work, POSTGRESQL) for work in READS]
+    for hit in HITS:
+        text = f"Ordinary sessions: a hit ({hit}) against no cache, every read."
+        goal = Demand(f"every read faster, {hit}", text, reads, NO_CACHE, hit, 1.0).goal(samples)
+        if goal is not None:
+            yield goal
 
 
-def report(samples: Samples, told: Mapping[str, Any]) -> dict[str, Any]:
-    """Return everything, for ``--json``. Times are seconds."""
-    works = {
-        work: {
-            name: {
-                "seconds": seconds(samples, work, name).as_dict(),
-                "no_cache_over_this": ratio(samples, work, NO_CACHE, name).as_dict(),
-                "samples": found,
-            }
-            for name, found in runs.items()
+def charts(samples: Samples) -> Iterator[Chart]:
+    """Give a chart of the reads on each database."""
+    reads = {work.name for work in READS}
+    for database in WORKS:
+        runs = {work: found for work, found in on(samples, database).items() if work in reads}
+        series = {
+            one.name: [
+                (work, ratio(runs, work, NO_CACHE, one.name)) for work in runs if one.name in runs[work]
+            ]
+            for one in contenders()
+            if one.name != NO_CACHE
         }
-        for work, runs in samples.items()
-    }
-    return {"about": dict(told), "works": works}
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        title = f"Ordinary sessions on {database}: how many times as fast as with no cache"
+        label = "times as fast (higher is better)"
+        yield Chart(f"sync-{database.lower()}", title, "bars", "", label, series, log_y=True, base=1.0)

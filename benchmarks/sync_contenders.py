@@ -7,20 +7,23 @@ to its own sessions only, and can stay.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from sqlacache import SyncCacheManager, configure_sync, testing
+from sqlacache import DirectSession, SyncCacheManager, configure_sync, testing
 
-from .contenders import EVERYTHING, Unfair
+from .contender import EVERYTHING, Unfair
+from .models import Customer
 from .sync_recipe import FromCache, cached_sessions, memory_region, redis_region
-from .sync_work import Work
+from .sync_work import WRITES, reads_of_what_is_written
+from .work import KEYS, Work
 
 NO_CACHE = "no cache"
 HIT = "mem://"
@@ -28,6 +31,8 @@ HIT_TELEMETRY = "mem://, telemetry"
 REDIS = "redis"
 VALIDATED = "redis, validated"
 PUSHED = "redis, pushed"
+DIRECT = "mem://, direct"
+DIRECT_PUSHED = "pushed, direct"
 DOGPILE = "dogpile, memory"
 DOGPILE_REDIS = "dogpile, redis"
 
@@ -44,6 +49,11 @@ class Contender:
     telemetry: bool = False
     region: str | None = None
     """Where the recipe keeps what it keeps; ``None``: it is not there."""
+    only: Collection[str] | None = None
+    """Names of the works that it takes part in; ``None``: all."""
+    unable: Mapping[str, str] = field(default_factory=dict)
+    """Why it has no figures of a work, by name."""
+    session_class: type[Session] = Session
     engine: Engine = field(init=False, repr=False)
     sessions: Any = field(init=False, repr=False)
     cache: SyncCacheManager | None = field(init=False, default=None, repr=False)
@@ -51,11 +61,19 @@ class Contender:
     """Options of its statements."""
     _sent: int = field(init=False, default=0, repr=False)
 
+    def takes_part(self, work: Work) -> bool:
+        """Return whether it is to do ``work``; what the recipe is not told of, it does nothing about."""
+        if work.name in self.unable or (self.only is not None and work.name not in self.only):
+            return False
+        return self.region is None or work not in WRITES
+
     def open(self, url: Any, redis_url: str, **engine: Any) -> None:
         """Make the engine and the cache; ``redis_url`` is for those on Redis."""
         self.engine = create_engine(url, **engine)
         event.listen(self.engine, "checkout", self._checked_out)
-        self.sessions = sessionmaker(self.engine, class_=_session_class())
+        # A class of its own: who listens to one contender's sessions hears no other's.
+        sessions = type("Session", (self.session_class,), {})
+        self.sessions = sessionmaker(self.engine, class_=sessions)
         if self.backend is not None:
             self.cache = configure_sync(
                 backend={"url": redis_url, "timeout": 5.0} if self.backend == "redis" else "mem://",
@@ -65,8 +83,8 @@ class Contender:
                 prefix=f"sync-{self.engine.dialect.name}-{self.name.replace(', ', '-').replace('://', '')}",
             )
         if self.region is not None:
-            on_redis = self.region == "redis"
-            region = redis_region(redis_url, self.engine.dialect.name) if on_redis else memory_region()
+            place = f"{self.engine.dialect.name}-{uuid4().hex[:8]}"
+            region = redis_region(redis_url, place) if self.region == "redis" else memory_region()
             cached_sessions(self.sessions, region)
             self.options = (FromCache(),)
 
@@ -85,9 +103,13 @@ class Contender:
     def warm(self, work: Work) -> Any:
         """Do the work until nothing is done for the first time any more; return the last answer.
 
-        Raises :class:`~benchmarks.contenders.Unfair` if what follows would not be what the name says: a cache that asks
+        Raises :class:`~benchmarks.contender.Unfair` if what follows would not be what the name says: a cache that asks
         the database, or nobody's cache that does not.
         """
+        if work in WRITES:
+            with self.sessions() as session:
+                reads_of_what_is_written(session)
+            return work.run(self.sessions, self.options, 0)
         for number in range(work.keys + 1):
             work.run(self.sessions, self.options, number)
         if self.local == "pushed" and self.cache is not None:
@@ -114,9 +136,35 @@ class Contender:
         self.engine.dispose()
 
 
-def _session_class() -> type[Session]:
-    """Return a class of its own, so that who listens to one contender's sessions hears no other's."""
-    return type("Session", (Session,), {})
+@dataclass
+class Direct(Contender):
+    """A contender with the session class whose ``get`` makes an object of a local hit without a statement."""
+
+    only: Collection[str] | None = ("get",)
+    session_class: type[Session] = DirectSession
+
+    def warm(self, work: Work) -> Any:
+        """Warm up, and see that every key takes the short way, which begins with an entry's second hit."""
+        answer = super().warm(work)
+        deadline = time.monotonic() + (
+            10 if self.local == "pushed" else 0
+        )  # announcements come when they come
+        while True:
+            for number in range(2 * work.keys):
+                work.run(self.sessions, self.options, number)
+            with self.sessions() as session:
+                why = {session.why_not_direct(Customer, number) for number in range(1, KEYS + 1)} - {None}
+            if not why:
+                return answer
+            if time.monotonic() > deadline:
+                raise Unfair(f"{self.name}, {work.name}: not direct: {sorted(why)}")
+            time.sleep(0.01)
+
+
+CONFUSED = {
+    "selectinload, 100 + 500": "the recipe's keys do not tell it from the same list without orders: "
+    "it answers with whichever was read first",
+}
 
 
 def contenders() -> Sequence[Contender]:
@@ -128,8 +176,20 @@ def contenders() -> Sequence[Contender]:
         Contender(REDIS, "this library on Redis, no local tier; telemetry off", "redis", local=None),
         Contender(VALIDATED, "the same, and rows stay here while Redis says they hold", "redis", "validated"),
         Contender(PUSHED, "the same, and nobody is asked while commits are announced", "redis", "pushed"),
-        Contender(DOGPILE, "the recipe on dogpile.cache.memory: the objects themselves", region="memory"),
-        Contender(DOGPILE_REDIS, "the recipe on dogpile.cache.redis: pickled objects", region="redis"),
+        Direct(DIRECT, "DirectSession on mem://: its get answers a local hit without a statement", "memory"),
+        Direct(DIRECT_PUSHED, "DirectSession on Redis, pushed", "redis", "pushed"),
+        Contender(
+            DOGPILE,
+            "the recipe on dogpile.cache.memory: the objects themselves",
+            region="memory",
+            unable=CONFUSED,
+        ),
+        Contender(
+            DOGPILE_REDIS,
+            "the recipe on dogpile.cache.redis: pickled objects",
+            region="redis",
+            unable=CONFUSED,
+        ),
     )
 
 
@@ -140,3 +200,5 @@ COUNTERPARTS: Mapping[str, str] = {
     PUSHED: DOGPILE_REDIS,
 }
 """Which region of the recipe each is compared with: the one that keeps what it keeps in the same place."""
+HITS = (HIT, HIT_TELEMETRY, REDIS, VALIDATED, PUSHED, DIRECT, DIRECT_PUSHED)
+"""Ours of which every read is a hit."""

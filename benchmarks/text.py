@@ -1,82 +1,76 @@
-"""The report in text."""
+"""Tables for reports: contenders below each other, so that there is room for any number of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
-from .contenders import (
-    HIT,
-    HIT_TELEMETRY,
-    INSTANT,
-    MISS,
-    NO_CACHE,
-    PUSHED,
-    REDIS,
-    UNCONFIGURED,
-    UNCONFIGURED_TELEMETRY,
-    VALIDATED,
-    contenders,
-)
-from .figures import Spread, own_work, ratio, required, seconds
-from .measure import Samples
+from .figures import Samples, own_work, ratio, seconds
+from .spread import milliseconds, times
 
-ORDER = (
-    NO_CACHE,
-    UNCONFIGURED,
-    UNCONFIGURED_TELEMETRY,
-    MISS,
-    HIT,
-    HIT_TELEMETRY,
-    REDIS,
-    VALIDATED,
-    PUSHED,
-    INSTANT,
-)
+NAME, CELL = 20, 10
+"""Widths of columns."""
+MOST = 13
+"""Columns beside each other."""
 
 
-def lines(samples: Samples, about: Mapping[str, Any]) -> Iterator[str]:
-    """Give the report line by line."""
-    yield "About"
-    for name, value in about.items():
-        yield f"  {name}: {value}"
-    yield ""
-    yield "Contenders"
-    for contender in contenders():
-        yield f"  {contender.name:<19} {contender.title}"
-    yield ""
-    yield "Milliseconds per operation: median of the rounds (quartiles)"
-    yield from _table(samples, lambda work, name: _milliseconds(seconds(samples, work, name)))
-    yield ""
-    yield "Times as fast as no cache: median of the ratios within a round (quartiles)"
-    yield from _table(
-        samples, lambda work, name: _ratio(ratio(samples, work, NO_CACHE, name)), leave_out=(NO_CACHE,)
-    )
-    yield ""
-    yield "A hit's own work: its time beyond SQLAlchemy with a driver that answers at once (negative: it takes less)"
-    for work, runs in samples.items():
-        if INSTANT in runs:
-            shares = [(name, own_work(samples, work, name)) for name in (HIT, HIT_TELEMETRY)]
-            yield f"  {work:<26}" + "   ".join(f"{name} {share.median:+.0%}" for name, share in shares)
-    yield ""
-    yield "Required"
-    for requirement in required(samples):
-        met, found = requirement.judge(samples)
-        yield f"  {'PASS' if met else 'FAIL'}  {requirement.text}: {_ratio(found)}"
+def overview(samples: Samples, works: Sequence[str], names: Sequence[str], base: str) -> Iterator[str]:
+    """Give one line per contender: how many times as fast as ``base`` each work is, medians only."""
+    there = [work for work in works if base in samples.get(work, {})]
+    for first in range(0, len(there), MOST):
+        few = there[first : first + MOST]
+        yield from headings(few)
+        for name in names:
+            cells = [
+                f"{ratio(samples, work, base, name).median:.2f}" if samples[work].get(name) else ""
+                for work in few
+            ]
+            if name != base and any(cells):
+                yield f"  {name:<{NAME}}" + "".join(f"{cell:>{CELL}}" for cell in cells)
 
 
-def _table(samples: Samples, cell: Any, leave_out: tuple[str, ...] = ()) -> Iterator[str]:
-    names = [name for name in ORDER if name not in leave_out]
-    yield f"  {'':<26}" + "".join(f"{name:>21}" for name in names)
-    for work, runs in samples.items():
-        yield f"  {work:<26}" + "".join(f"{cell(work, name) if name in runs else '':>21}" for name in names)
+def headings(words: Sequence[str], room: int = CELL) -> Iterator[str]:
+    """Give the lines of column headings, broken between words (or anywhere, if need be) to fit their columns."""
+    columns = [_broken(text, room - 1) for text in words]
+    height = max(len(column) for column in columns)
+    for row in range(height):
+        cells = [
+            column[row - height + len(column)] if row >= height - len(column) else "" for column in columns
+        ]
+        yield f"  {'':<{NAME}}" + "".join(f"{cell:>{room}}" for cell in cells)
 
 
-def _milliseconds(found: Spread) -> str:
-    digits = 3 if found.median < 0.01 else 1
-    low, high = f"{found.low * 1000:.{digits}f}", f"{found.high * 1000:.{digits}f}"
-    return f"{found.median * 1000:.{digits}f} ({low}-{high})"
+def _broken(text: str, room: int) -> list[str]:
+    broken: list[str] = []
+    for word in text.split():
+        if broken and len(broken[-1]) + 1 + len(word) <= room:
+            broken[-1] += f" {word}"
+        else:
+            broken += [word[start : start + room] for start in range(0, len(word), room)]
+    return broken
 
 
-def _ratio(found: Spread) -> str:
-    return f"{found.median:.2f} ({found.low:.2f}-{found.high:.2f})"
+def detail(
+    samples: Samples, work: str, names: Sequence[str], base: str, instant: str, hits: Sequence[str]
+) -> Iterator[str]:
+    """Give the block of one work: each contender's time and ratio with their quartiles, and a hit's own work."""
+    runs = samples[work]
+    yield f"  {work}"
+    for name in names:
+        if not runs.get(name):
+            continue
+        line = f"    {name:<{NAME}}{milliseconds(seconds(samples, work, name)):>24} ms"
+        if name != base and base in runs:
+            line += f"{times(ratio(samples, work, base, name)):>26} x"
+            if name in hits and instant in runs:
+                line += f"   own work {own_work(samples, work, name, instant).median:+.0%}"
+        yield line
+
+
+def table(
+    rows: Sequence[str], columns: Sequence[str], cell: Callable[[str, str], str], room: int = 22
+) -> Iterator[str]:
+    """Give a table of what ``cell(row, column)`` shows."""
+    wide = max((len(row) for row in rows), default=0) + 2
+    yield f"  {'':<{wide}}" + "".join(f"{column:>{room}}" for column in columns)
+    for row in rows:
+        yield f"  {row:<{wide}}" + "".join(f"{cell(row, column):>{room}}" for column in columns)

@@ -1,17 +1,13 @@
-"""The benchmark of sync sessions runs, and reports everybody and everything. What it measures is not tested here."""
+"""The benchmark of ordinary sessions runs, and reports everybody. What it measures is not tested here."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import sqlalchemy
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.parts import Place
 
 pytestmark = [
     pytest.mark.integration,
@@ -22,31 +18,51 @@ pytestmark = [
 ]
 
 
-@pytest.mark.timeout(300)
-def test_everybody_reads_the_same_and_has_a_figure_for_everything(postgres_url: str, tmp_path: Path) -> None:
-    from benchmarks.sync import DATABASES
-    from benchmarks.sync_contenders import NO_CACHE, contenders
-    from benchmarks.sync_work import READS
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # by dogpile.cache
+def test_everybody_does_the_same_and_has_a_figure_for_everything(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import sync
+    from benchmarks.sync_contenders import DIRECT, DOGPILE, HIT, NO_CACHE, contenders
+    from benchmarks.sync_work import READS, WRITES
 
-    written = tmp_path / "report.json"
-    command = [sys.executable, "-m", "benchmarks.sync", "--quick", "--json", str(written)]
-    done = subprocess.run(
-        [*command, "--postgres", postgres_url], capture_output=True, text=True, cwd=ROOT, timeout=280
+    short = (
+        "get",
+        "list of 10",
+        "count",
+        "selectinload, 100 + 500",
+        "commit of 1 row",
+        "bulk update of 1,000 rows",
     )
-    assert done.returncode == 0, done.stderr
-    works = json.loads(written.read_text())["works"]
-    assert sorted(works) == sorted(f"{work.name}, {database}" for work in READS for database in DATABASES)
-    for work, runs in works.items():
-        assert work in done.stdout
-        assert sorted(runs) == sorted(contender.name for contender in contenders())
-        assert all(run["seconds"]["median"] > 0 for run in runs.values())
-        assert runs[NO_CACHE]["no_cache_over_this"]["median"] == 1
+    all_works = (*READS, *WRITES)
+    chosen = {
+        sync.POSTGRESQL: [work for work in all_works if work.name in short],
+        sync.SQLITE: [work for work in READS if work.name in short[:2]],
+    }
+    assert [work.name for work in chosen[sync.POSTGRESQL]] == list(short)
+    monkeypatch.setattr(sync, "WORKS", chosen)
+    part = sync.run(place, rounds=None, quick=True, progress=lambda text: None)
+    works = part.data["works"]
+    assert list(works) == [sync.named(work, database) for database in chosen for work in chosen[database]]
+    text = "\n".join(part.lines)
+    for database in chosen:
+        for work in chosen[database]:
+            runs = works[sync.named(work, database)]
+            assert set(runs) == {one.name for one in contenders() if one.takes_part(work)}
+            assert all(run["seconds"]["median"] > 0 for run in runs.values())
+            assert runs[NO_CACHE]["no_cache_over_this"]["median"] == 1
+            assert f"  {sync.named(work, database)}\n" in text
+    assert {DIRECT, DOGPILE, HIT} <= set(works["get, PostgreSQL"])
+    assert f"{DOGPILE}, selectinload, 100 + 500: the recipe's keys" in text
+    assert all(len(line) <= 160 for line in part.lines)
+    assert {goal.name for goal in part.goals} >= {f"every read faster, {HIT}", f"every read faster, {DIRECT}"}
+    assert [chart.name for chart in part.charts] == ["sync-postgresql", "sync-sqlite"]
 
 
 def test_a_cache_that_asks_the_database_is_not_measured() -> None:
-    from benchmarks.contenders import Unfair
+    from benchmarks.contender import Unfair
     from benchmarks.sync_contenders import HIT, Contender
-    from benchmarks.sync_work import Work
+    from benchmarks.work import Work
 
     contender = Contender(HIT, "asks the database all the same", "memory")
     contender.open("sqlite://", "")

@@ -1,0 +1,23 @@
+"""The servers that a benchmark measures on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.parts import Place
+from tests.support.redis_server import Unavailable, redis_server
+
+
+@pytest.fixture(scope="session")
+def place(postgres_url: str) -> Iterator[Place]:
+    """A PostgreSQL and a Redis, both real."""
+    try:
+        with redis_server() as server:
+            yield Place(postgres_url, server.url)
+    except Unavailable as error:
+        if os.environ.get("SQLACACHE_REQUIRE_SERVERS") == "1":
+            raise
+        pytest.skip(str(error))
