@@ -115,6 +115,7 @@ class Recipe:
     """What all objects of a model have in common, and how its gets are named."""
 
     __slots__ = (
+        "given",
         "identity_class",
         "kinds",
         "like",
@@ -135,18 +136,22 @@ class Recipe:
         self.identity_class, key, _ = loaded.identity
         self.kinds = tuple(map(type, key))
         """Types of the primary key's values, as they come from the database."""
+        self.given = tuple(
+            frozenset({kind, uuid.UUID} if issubclass(kind, uuid.UUID) else {kind}) for kind in self.kinds
+        )
+        """Types that the values may be given in: asyncpg has a subclass of UUID, whose values are equal."""
         self.names = tuple(loaded.attributes)
         self.like = loaded.state
 
     def key_of(self, ident: Any) -> tuple[Any, ...] | None:
         """Return the primary key, if each of its values is of the very type that is loaded."""
-        kinds = self.kinds
+        given = self.given
         if type(ident) is not tuple:
-            return (ident,) if len(kinds) == 1 and type(ident) is kinds[0] else None
-        if len(ident) != len(kinds):
+            return (ident,) if len(given) == 1 and type(ident) in given[0] else None
+        if len(ident) != len(given):
             return None
-        for value, kind in zip(ident, kinds):
-            if type(value) is not kind:
+        for value, types in zip(ident, given):
+            if type(value) not in types:
                 return None
         return ident
 

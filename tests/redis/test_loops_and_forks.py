@@ -280,3 +280,24 @@ with redis_server() as server, Proxy(server.address) as proxy:
 """,
         file,
     )
+
+
+def test_loops_that_ended_leave_no_connections(file: str) -> None:
+    run(
+        """
+import gc
+from sqlacache.store.transport import Transport
+
+with redis_server() as server:
+    bound = engine()
+    cache = configure(backend={"url": server.url, "timeout": 5}, local=None, **OPTIONS)
+    asyncio.run(cache.bind(bound))
+    for _ in range(5):
+        assert asyncio.run(read(cache, bound))[0] == "red"
+    gc.collect()
+    (pools,) = [one._pools for one in gc.get_objects() if type(one) is Transport and len(one._pools)]
+    assert len(pools) <= 2, len(pools)
+    asyncio.run(cache.disconnect())
+""",
+        file,
+    )
