@@ -101,7 +101,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 .PRECIOUS: .venv-sa%/.installed
 
-.PHONY: help install demo serve test test-redis test-sync test-drivers integration lint format typecheck check bench bench-gate bench-telemetry \
+.PHONY: help install demo serve test test-redis test-sync test-drivers integration lint format typecheck check bench bench-gate test-benchmarks bench-telemetry \
 	explore fuzz soak leaks test-matrix test-lowest transparency transparency-part dashboards dashboards-test constraints clean
 
 help: ## show what can be made
@@ -159,6 +159,9 @@ bench: $(VENV)/.installed .venv-peer/.installed ## measure everything that docs/
 
 bench-gate: $(VENV)/.installed .venv-peer/.installed ## measure what has a goal, and fail where it is worse than benchmarks/baseline.json
 	@$(BIN)/python -m benchmarks.gate $(BENCH)
+
+test-benchmarks: $(VENV)/.installed .venv-peer/.installed ## run all tests of the benchmarks, with everybody that they compare with
+	@SQLACACHE_TEST_BENCHMARKS=whole SQLACACHE_REQUIRE_PEER=1 $(BIN)/python -m pytest -p no:cacheprovider tests/benchmarks $(PYTEST_ARGS)
 
 bench-telemetry: $(VENV)/.installed ## measure what telemetry adds to a hit
 	@$(BIN)/python -m benchmarks.overhead

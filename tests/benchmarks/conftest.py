@@ -1,4 +1,4 @@
-"""The servers that a benchmark measures on."""
+"""The servers that a benchmark measures on, and what of its tests takes too long for every run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import pytest
 
 from benchmarks.parts import Place
 from tests.support.redis_server import Unavailable, redis_server
+
+WHOLE = os.environ.get("SQLACACHE_TEST_BENCHMARKS") == "whole"
+"""Run those tests, too, that take ten seconds and more: `make test-benchmarks`."""
+whole = pytest.mark.skipif(not WHOLE, reason="takes too long for every run: make test-benchmarks")
 
 
 @pytest.fixture(scope="session")

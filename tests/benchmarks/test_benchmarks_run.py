@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import sqlalchemy
 
+from .conftest import WHOLE, whole
+
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(
@@ -22,8 +24,8 @@ pytestmark = [
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKS = ("get", "list of 1,000", "commit of 1 row")
-PARTS = ("one", "memory", "growth")
-DRAWS = find_spec("matplotlib") is not None
+PARTS = ("one", "memory", "growth") if WHOLE else ("one",)
+DRAWS = WHOLE and find_spec("matplotlib") is not None
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +94,12 @@ def test_the_report_names_every_part_contender_and_work(program: tuple[str, dict
         assert name in printed
 
 
+@whole
 def test_a_commit_takes_two_round_trips_to_redis(program: tuple[str, dict[str, Any], Path]) -> None:
     assert program[1]["parts"]["growth"]["goals"]["round trips of a commit"]["median"] == 2
 
 
+@whole
 def test_every_kind_of_entry_has_a_weight_everywhere(program: tuple[str, dict[str, Any], Path]) -> None:
     told = program[1]["parts"]["memory"]["data"]["bytes_per_entry"]
     for what in ("get", "list of 10"):
@@ -105,7 +109,8 @@ def test_every_kind_of_entry_has_a_weight_everywhere(program: tuple[str, dict[st
     assert told["redis"]["list of 10"]["value"] > 2 * told["redis"]["get"]["value"]
 
 
-@pytest.mark.skipif(not DRAWS, reason="matplotlib is not installed")
+@whole
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
 def test_every_part_draws_its_charts(program: tuple[str, dict[str, Any], Path]) -> None:
     drawn = {path.name for path in program[2].iterdir()}
     for chart in ("one-reads", "one-writes", "memory", "growth-entries-hits", "growth-rows-rows"):

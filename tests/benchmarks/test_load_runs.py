@@ -27,6 +27,8 @@ from benchmarks.measure import fresh_database
 from benchmarks.models import Customer, Setting, create_and_fill
 from benchmarks.parts import Module, Part, Place
 
+from .conftest import whole
+
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning"),  # cashews' of redis-py
@@ -65,6 +67,7 @@ def test_many_requests_at_a_time_give_everybody_a_figure(place: Place) -> None:
     assert [one["commands"] for one in found.data["round trips"][VALIDATED]] == [1.0, 1.0]
 
 
+@whole
 @pytest.mark.timeout(300)
 def test_processes_give_everybody_a_figure(place: Place) -> None:
     found = quick(processes, place)
@@ -75,6 +78,7 @@ def test_processes_give_everybody_a_figure(place: Place) -> None:
     assert found.data["mix checked"] > 0
 
 
+@whole
 @pytest.mark.timeout(300)
 def test_latency_gives_everybody_a_figure_at_every_distance(place: Place) -> None:
     found = quick(latency, place)

@@ -18,6 +18,8 @@ from benchmarks.parts import Chart, Goal, Part, Place
 from benchmarks.report import PARTS, Report, Run, as_json, lines, measured, module
 from benchmarks.spread import Spread
 
+from .conftest import whole
+
 PLACE = Place("postgresql://nowhere", "redis://nowhere")
 
 
@@ -117,6 +119,7 @@ def test_a_server_that_does_not_answer_gets_one_clear_line(
     assert line.startswith(f"python -m benchmarks: {why}")
 
 
+@whole
 @pytest.mark.parametrize("kind", ["bars", "lines"])
 def test_a_chart_is_drawn_as_svg_and_png(kind: Any, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
