@@ -29,12 +29,10 @@ from sqlalchemy.pool import SingletonThreadPool
 
 from . import direct_surface as surface
 from .events import _do_orm_execute, binding_of
-from .read.identify import Read
+from .read.identify import Read, name_of
 from .read.session import bind_options, held_connection, in_greenlet
-from .read.statement import Plan, stamps_of
-from .store.codec import encode_values
+from .read.statement import Plan
 from .store.stamps import Entry, decide
-from .tags import EVERYTHING
 
 if TYPE_CHECKING:
     from .binding import Binding
@@ -155,17 +153,11 @@ class Recipe:
                 return None
         return ident
 
-    def name(self, read: Read, key: tuple[Any, ...], binding: Binding) -> None:
+    def name(self, read: Read, key: tuple[Any, ...]) -> None:
         """Fill in what the long way finds out of a statement: :func:`learn` compares it."""
         plan = read.plan = self.plan
         read.parameters = dict(zip(self.parameters, key))
-        processed = plan.processed(read.parameters)
-        digest = plan.hasher.copy()
-        digest.update(encode_values([processed[name] for name in plan.order]))
-        read.dependencies = plan.dependencies_of(read.parameters)
-        read.names = [EVERYTHING, *stamps_of(read.dependencies)]
-        read.keys = frozenset(tag for shape, tags in read.dependencies if shape.keyed for tag in tags)
-        read.key = f"{plan.tables[0]}:{plan.op}:{digest.hexdigest()}"
+        read.depends(plan, name_of(plan, read.parameters))
 
 
 class Unfit(NamedTuple):
@@ -277,10 +269,13 @@ def _look_up(
     read.options = bind_options(bind, read.held)
     if read.options.get("schema_translate_map"):
         return _TRANSLATED
-    reason = identifier._session_state(session, bind, {}, read, plan)
+    reason = identifier.session_state(session, bind, {}, read, plan)
     if reason is not None:
         return Left("bypass", reason)
-    recipe.name(read, identity[1], binding)
+    try:
+        recipe.name(read, identity[1])
+    except Exception as error:  # the long way raises what it raises
+        return Left("key", f"{type(error).__name__}: a value cannot be part of a key")
     if binding.owed.meets(plan.tables):
         return _OWED
     assert read.key is not None  # as named
@@ -313,7 +308,7 @@ def serve(session: Session, ready: Ready) -> Any:
             session, recipe.manager, learned.identity, recipe.names, learned.values, recipe.like
         )
     identifier, observers = binding.reads.identifier, binding.observers
-    identifier._asked = recipe.plan.asked = identifier._asked + 1
+    identifier.count(recipe.plan)
     if observers:
         observers.decided(
             binding.reads.hit(
@@ -350,7 +345,7 @@ def learn(entity: Any, ident: Any, heard: Sequence[Heard], loaded: Any) -> None:
     if key is None:
         return
     again = Read()
-    recipe.name(again, key, binding)
+    recipe.name(again, key)
     if (again.key, again.names, again.keys) != (read.key, read.names, read.keys):
         return
     entry.learn(Learned(recipe, seen.identity, _shareable(mapper, seen.attributes, dialect)))

@@ -95,12 +95,30 @@ class Read:
         self.stamps: Sequence[StampView | None] = ()
         """The stamps of ``names`` as sampled: what a fill is stored under."""
 
+    def depends(self, plan: Plan, name: str) -> None:
+        """Take the entry's name, and what it depends on with these parameters."""
+        self.dependencies = plan.dependencies_of(self.parameters)
+        self.names = [EVERYTHING, *stamps_of(self.dependencies)]
+        self.keys = frozenset(tag for shape, tags in self.dependencies if shape.keyed for tag in tags)
+        self.key = name
+
     def tags(self) -> tuple[str, ...]:
         """Return what the read depends on, for people."""
         if len(self.dependencies) == 1:
             (shape, tags), *_ = self.dependencies
             return tags or (shape.name,)
         return tuple(tag for shape, tags in self.dependencies for tag in (tags or (shape.name,)))
+
+
+def name_of(plan: Plan, parameters: Mapping[str, Any], more: Sequence[Any] = ()) -> str:
+    """Return the name of the entry of a plan with these parameters (by bind name), and whatever ``more`` it varies by.
+
+    Raises :class:`~sqlacache.errors.SerializationError`, KeyError, and what the parameters' types raise.
+    """
+    processed = plan.processed(parameters)
+    digest = plan.hasher.copy()
+    digest.update(encode_values([*[_keyable(processed[name]) for name in plan.order], *more]))
+    return f"{plan.tables[0]}:{plan.op}:{digest.hexdigest()}"
 
 
 class Identifier:
@@ -110,7 +128,8 @@ class Identifier:
         self.binding = binding
         self.settings = binding.settings
         self._plans: dict[Any, Plan] = {}
-        self._asked = 0
+        self.asked = 0
+        """Lookups so far: what of the plans was not asked for the longest leaves first."""
         self._threads = threading.local()
 
     def _thread(self) -> int:
@@ -170,7 +189,7 @@ class Identifier:
                 "compiled_cache", self.binding.engine._compiled_cache
             )
             plan = self._analyse(state, lookup, translate, given_cache)
-        self._asked = plan.asked = self._asked + 1
+        self.count(plan)
         read.plan = plan
         policy = plan.policy
         if plan.bypass is not None and not plan.sources:
@@ -185,21 +204,19 @@ class Identifier:
             return plan.bypass
         if dialect.is_async and not in_greenlet():
             return "disabled"  # an asynchronous driver would fail here, and so must the cached read
-        reason = self._session_state(session, bind, options, read, plan)
+        reason = self.session_state(session, bind, options, read, plan)
         if reason is not None:
             return reason
         read.timeout = self.settings.seconds(options.get("sqlacache_timeout"), policy.timeout)
         try:
             read.parameters = plan.parameters(key, given)
-            processed = plan.processed(read.parameters)
-            values = [_keyable(processed[name]) for name in plan.order]
+            more = []
             vary = self.settings.vary
             if vary is not None:
-                values.append(vary(session))
+                more.append(vary(session))
             if isinstance(self.binding.engine.pool, SingletonThreadPool):
-                values.append(self._thread())  # in memory, SQLite has a database for each
-            digest = plan.hasher.copy()
-            digest.update(encode_values(values))
+                more.append(self._thread())  # in memory, SQLite has a database for each
+            name = name_of(plan, read.parameters, more)
         except SerializationError as error:
             read.why = str(error)
             return "unkeyable_params"
@@ -207,11 +224,12 @@ class Identifier:
             # A parameter that is missing or that its type refuses: the real query raises what it raises.
             read.why = f"{type(error).__name__} in a parameter or in vary()"
             return "unkeyable_params"
-        read.dependencies = plan.dependencies_of(read.parameters)
-        read.names = [EVERYTHING, *stamps_of(read.dependencies)]
-        read.keys = frozenset(tag for shape, tags in read.dependencies if shape.keyed for tag in tags)
-        read.key = f"{plan.tables[0]}:{plan.op}:{digest.hexdigest()}"
+        read.depends(plan, name)
         return None
+
+    def count(self, plan: Plan) -> None:
+        """Note that a plan was asked for."""
+        self.asked = plan.asked = self.asked + 1
 
     def _analyse(
         self,
@@ -267,7 +285,7 @@ class Identifier:
         self._plans[lookup] = plan
         return plan
 
-    def _session_state(
+    def session_state(
         self, session: Any, bind: Any, options: Mapping[str, Any], read: Read, plan: Plan
     ) -> BypassReason | None:
         """Reasons that lie in what the session or its connection has done so far."""

@@ -120,15 +120,25 @@ class Hits:
                 series.count()
 
     def series(self, cache: str, table: str, op: str, tier: str | None) -> _Series:
-        """Return what hits with these labels are counted in, starting at zero."""
+        """Return what hits with these labels are counted in, starting at zero.
+
+        ::
+
+            1. Two threads have the first hit with these labels, and each makes a series for them.
+            2. The second takes the place of the first, where somebody has noted a hit already: it is never counted.
+
+        Hence one at a time.
+        """
         label = self._table(table)
-        series = self._series.get((cache, label, op, tier))
-        if series is None:
-            series = _Series(
-                self._times.labels(cache, label, op, tier or ""),
-                self._lookup.labels(cache, "hit"),
-                self._saved.labels(cache, label),
+        with self._lock:
+            series = self._series.get((cache, label, op, tier))
+            if series is None:
+                series = _Series(
+                    self._times.labels(cache, label, op, tier or ""),
+                    self._lookup.labels(cache, "hit"),
+                    self._saved.labels(cache, label),
+                )
+            # Not under the name of a table that has no label of its own: those names are not bounded.
+            return self._series.setdefault(
+                (cache, label if label == names.OTHER else table, op, tier), series
             )
-        # Not under the name of a table that has no label of its own: those names are not bounded.
-        self._series[cache, label if label == names.OTHER else table, op, tier] = series
-        return series

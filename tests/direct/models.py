@@ -72,7 +72,7 @@ class Loud(TypeDecorator):
 
 
 class Person(Base):
-    __tablename__ = "people"
+    __tablename__ = "direct_people"
     id = Column(Integer, primary_key=True)
     name = Column(String(50))
     mail = Column("e_mail", String(50))
@@ -99,7 +99,7 @@ class Pet(Base):
     __tablename__ = "pets"
     id = Column(Integer, primary_key=True)
     name = Column(String(50))
-    owner_id = Column(ForeignKey("people.id"))
+    owner_id = Column(ForeignKey("direct_people.id"))
     owner = relationship(Person, back_populates="pets")
 
 
@@ -177,7 +177,7 @@ class Part(Base):
 class Joined(Base):
     __tablename__ = "joined"
     id = Column(Integer, primary_key=True)
-    person_id = Column(ForeignKey("people.id"))
+    person_id = Column(ForeignKey("direct_people.id"))
     person = relationship(Person, lazy="joined")
 
 

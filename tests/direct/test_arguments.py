@@ -13,7 +13,7 @@ from sqlacache import DirectSession
 from sqlacache.direct import ways
 
 from .conftest import World
-from .models import Person, Seat
+from .models import Person, Seat, Word
 
 VERSION = tuple(int(part) for part in sqlalchemy.__version__.split(".")[:2])
 
@@ -94,6 +94,8 @@ WRONG: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "too-many-values": ((Person, (1, 2)), {}),
     "too-few-values": ((Seat, 1), {}),
     "no-values": ((Person, ()), {}),
+    "a-number-of-a-thousand-digits": ((Person, 10**999), {}),
+    "half-a-character": ((Word, "\ud800"), {}),
     "no-model": ((object, 1), {}),
     "nothing": ((None, 1), {}),
     "does-not-hash": (([], 1), {}),
@@ -110,6 +112,7 @@ def test_what_is_wrong_is_refused_as_ever(
 ) -> None:
     world.warm(Person, 1)
     world.warm(Seat, (1, "a"))
+    world.warm(Word, "one")
     told = []
     for session in (world.session(), world.plain()):
         with session, pytest.raises(Exception) as refused:

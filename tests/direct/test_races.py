@@ -201,9 +201,9 @@ def test_what_ends_an_entry_ends_what_was_learned_of_it(world: World, how: str) 
     elif how == "purge":
         world.cache.purge(Person)
     elif how == "touched":
-        world.cache.touched("people", pks=[1])
+        world.cache.touched("direct_people", pks=[1])
     elif how == "expiry":
-        [key] = [key for key in store._entries if key.startswith("people:get")]
+        [key] = [key for key in store._entries if key.startswith("direct_people:get")]
         store.with_expiry(key, 0.0)
     elif how == "room":
         store.max_bytes = store.bytes + 1
@@ -216,7 +216,7 @@ def test_what_ends_an_entry_ends_what_was_learned_of_it(world: World, how: str) 
             session.commit()
     else:
         with world.engine.begin() as connection:
-            connection.exec_driver_sql("UPDATE people SET name = 'x'")
+            connection.exec_driver_sql("UPDATE direct_people SET name = 'x'")
     assert why(world).startswith("miss: ")
     assert name_of(world) == ("x" if how in ("bulk", "raw") else "Ann")
 

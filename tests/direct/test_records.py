@@ -88,7 +88,7 @@ def test_an_entry_that_is_used_stays_when_room_is_wanted(world: World) -> None:
     with world.session() as session:
         assert session.why_not_direct(Person, 1) is None
         session.get(Person, 1)
-    assert list(store._entries)[-1].startswith("people:get")
+    assert list(store._entries)[-1].startswith("direct_people:get")
     last = list(store._entries)[-1]
     with world.session() as session:
         session.get(Word, "one")
@@ -98,7 +98,7 @@ def test_an_entry_that_is_used_stays_when_room_is_wanted(world: World) -> None:
 def test_a_shape_that_is_used_stays_when_room_is_wanted(world: World) -> None:
     world.warm(Person, 1)
     identifier: Any = binding_of(world.engine.dialect).reads.identifier  # type: ignore[union-attr]  # it is bound
-    [plan] = [plan for plan in identifier._plans.values() if plan.tables == ("people",)]
+    [plan] = [plan for plan in identifier._plans.values() if plan.tables == ("direct_people",)]
     before = plan.asked
     with world.session() as session:
         session.get(Person, 1)

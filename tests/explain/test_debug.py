@@ -176,6 +176,12 @@ async def test_what_was_rolled_back_to_a_savepoint_is_not_blamed(debugging: Debu
     assert seen.written_at == {"users": at("stays", here), "teams": at("instead", here)}
 
 
+class Context:
+    """Of an execution, as far as it is looked at; unlike a SimpleNamespace, it can be held weakly."""
+
+    compiled_parameters = ({"plan": "x"},)
+
+
 def test_what_nobody_noted_is_not_blamed_on_what_was_rolled_back_before_it() -> None:
     ledger = Ledger()
     settings = SimpleNamespace(expose_values=False)
@@ -183,7 +189,7 @@ def test_what_nobody_noted_is_not_blamed_on_what_was_rolled_back_before_it() -> 
     debug = Debug(binding)
     for statement in ("UPDATE users", "COMMIT PREPARED"):
         ledger.clear()
-        context: Any = SimpleNamespace(compiled_parameters=[{"plan": "x"}])
+        context: Any = Context()
         ledger.begin(context)
         ledger.fresh = 0
         ledger.add([Change("users", "update", None, None, "raw_write", statement)])

@@ -50,7 +50,7 @@ TIMEOUT = 5.0
 LEASE = 2.0
 PATIENCE = 900.0
 """Seconds for a round: after that, some operation is stuck, and what each waits for is told."""
-ROOM = 60_000
+ROOM = 20_000
 """Bytes of entries, so that some leave for want of it."""
 HISTORY = 100
 BOUNDS = {

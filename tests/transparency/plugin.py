@@ -145,7 +145,7 @@ def announce_hits() -> None:
 
 
 def replay_everything() -> None:
-    answer, session_state = ReadPath._answer, Identifier._session_state
+    answer, session_state = ReadPath._answer, Identifier.session_state
 
     def _session_state(self: Identifier, *args: Any) -> Any:
         """A transaction that wrote is no hindrance: the rows are from this very moment."""
@@ -171,7 +171,7 @@ def replay_everything() -> None:
         return self._hit(state, bind, inherited, read, entry, None)
 
     ReadPath._answer = _answer  # type: ignore[method-assign]  # replay is to be judged, whatever the store has
-    Identifier._session_state = _session_state  # type: ignore[method-assign]  # as above
+    Identifier.session_state = _session_state  # type: ignore[method-assign]  # as above
 
 
 # -- pytest ------------------------------------------------------------------------------------------------------------
