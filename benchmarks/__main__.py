@@ -6,14 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from tests.support.postgres import Unavailable
 
 from . import __doc__ as summary
-from .awake import awake, possible
 from .program import add_common, add_redis, place, progress, rounds
 from .report import PARTS, Report, Run, as_json, lines, measured, module
 from .work import READS, WRITES
@@ -26,13 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         run: Run = module(name).run
         runs[name] = partial(run, only=options.only) if name == "one" and options.only else run
     try:
-        with awake(options.awake), place(options.postgres, options.redis) as where:
+        with place(options.postgres, options.redis) as where:
             report = measured(where, runs, rounds=options.rounds, quick=options.quick, progress=progress)
     except Unavailable as why:
         print(f"python -m benchmarks: {why}", file=sys.stderr)
         return 2
-    if options.awake:
-        report = replace(report, about={**report.about, "cores": "kept awake"})
     print("\n".join(lines(report)))
     if options.json is not None:
         options.json.write_text(json.dumps(as_json(report), indent=1) + "\n")
@@ -73,16 +69,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="of the part 'one', measure this work, such as 'get'; may be given several times (default: everything)",
     )
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the figures there, as SVG and PNG")
-    parser.add_argument(
-        "--awake",
-        action="store_true",
-        help="keep cores from falling asleep between round trips, as on a busy server (Linux)",
-    )
     add_common(parser)
     add_redis(parser)
     options = parser.parse_args(argv)
-    if options.awake and not possible():
-        parser.error("--awake needs a scheduling class that this system has not (SCHED_IDLE)")
     if options.only and options.part and "one" not in options.part:
         parser.error("--only chooses work of the part 'one', which is not among those to run")
     if options.only and not options.part:

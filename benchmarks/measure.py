@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from .contender import Contender, Unable, Unfair
 from .contenders import contenders
+from .heap import own_garbage
 from .models import create_and_fill
 from .work import READS, WRITES, Work, fresh_events
 
@@ -102,8 +102,8 @@ async def _sample(
         raise Unfair(f"{runner.name}, {work.name}: not the answer of the others")
     if quick:
         return await runner.seconds(work, 1)
-    gc.collect()  # what others left behind is not this one's; its own garbage is, so collection stays on
-    return await runner.seconds(work, work.times)
+    with own_garbage():
+        return await runner.seconds(work, work.times)
 
 
 @asynccontextmanager

@@ -17,7 +17,6 @@ import name that this checkout has. The work is :mod:`.work`, like everybody's. 
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import sys
@@ -34,6 +33,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
+from benchmarks.heap import own_garbage
 from benchmarks.models import Base
 from benchmarks.work import READS, WRITES, Work, change, fingerprint, reads_of_what_is_written
 
@@ -132,12 +132,12 @@ class Child:
     async def run(self, name: str, times: str) -> str:
         work, count = WORKS[name], int(times)
         run, sessions = work.run, self._sessions
-        gc.collect()
-        await asyncio.sleep(0)
-        began = time.perf_counter()
-        for number in range(count):
-            await run(sessions, {}, number)
-        taken = (time.perf_counter() - began) / count
+        with own_garbage():
+            await asyncio.sleep(0)
+            began = time.perf_counter()
+            for number in range(count):
+                await run(sessions, {}, number)
+            taken = (time.perf_counter() - began) / count
         if work in READS:
             await self._looked_at(work)  # it was a hit until now
         return repr(taken)

@@ -6,12 +6,11 @@ Every contender of :mod:`.sync_contenders` does the same in the same process, in
 from __future__ import annotations
 
 import asyncio
-import gc
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import version
 from typing import Any
 
@@ -25,6 +24,7 @@ from sqlalchemy.pool import NullPool
 from .contender import Unfair
 from .figures import ratio, told
 from .goals import Demand
+from .heap import own_garbage
 from .measure import CUSTOMERS, Samples, fresh_database, in_turn
 from .models import create_and_fill
 from .parts import Chart, Part, Place
@@ -109,12 +109,11 @@ def measure(
 def _seconds(runner: Contender, work: Work, count: int) -> float:
     """Return the mean of some executions."""
     run, sessions, options = work.run, runner.sessions, runner.options
-    if count > 1:
-        gc.collect()  # what others left behind is not this one's; its own garbage is, so collection stays on
-    began = time.perf_counter()
-    for number in range(count):
-        run(sessions, options, number)
-    return (time.perf_counter() - began) / count
+    with own_garbage() if count > 1 else nullcontext():
+        began = time.perf_counter()
+        for number in range(count):
+            run(sessions, options, number)
+        return (time.perf_counter() - began) / count
 
 
 def _databases(stack: ExitStack, server_url: str) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
