@@ -11,8 +11,8 @@ from contextlib import contextmanager
 def own_garbage() -> Iterator[None]:
     """Let the garbage collector look at nothing in the block but what is made in it.
 
-    It stays on: what a contender leaves for it to collect is a part of what the contender costs. What others keep in the
-    same process, such as everybody's caches, is not, and would cost whoever makes most objects most.
+    It stays on: what a contender leaves for it to collect is a part of what the contender costs. What others keep in
+    the same process, such as everybody's caches, is not, and would cost whoever makes most objects most.
     """
     gc.collect()
     gc.freeze()
