@@ -90,6 +90,7 @@ class _Measured:
         """Let everybody do everything once; the first round warms up and is looked at, unless it is the only one."""
         first = number % len(self.runners)
         for work in self.samples:
+            self._answers.pop(work, None)  # the mix of the round before has changed what is answered
             for runner in (*self.runners[first:], *self.runners[:first]):
                 if not takes_part(runner, work):
                     continue

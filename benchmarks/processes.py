@@ -182,6 +182,7 @@ class _Measured:
         for work, by_place in self.samples.items():
             if looks and work not in MIXES:
                 continue
+            self._answers.pop(work, None)  # the mix of the round before has changed what is answered
             for where, runs in by_place.items():
                 names = list(runs)
                 first = number % len(names)
