@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from .contender import Unfair
 from .contenders import DECORATOR_REDIS, HIT, NO_CACHE, PUSHED, REDIS, VALIDATED
 from .load_contenders import CHECKED, POOL, Crowded, contenders, crowd, takes_part
-from .load_requests import MIX, POPULAR, reads_of, requests_of
+from .load_requests import MIX, POPULAR, mixes_told, reads_of, requests_of
 from .load_trips import Together, together
 from .measure import CUSTOMERS, fresh_database
 from .models import create_and_fill
@@ -202,14 +202,7 @@ def _lines(measured: _Measured, trips: Mapping[str, Sequence[Together]]) -> Iter
                 more = times_as_many(runs, name)
                 cuts = "  ".join(f"{statistics.median(_of(found, one)) * 1e3:8.2f}" for one in PERCENTILES)
                 yield f"  {name:<18}{rate:9,.0f}/s   x {more.median:5.2f} ({more.low:.2f}-{more.high:.2f})   {cuts}"
-    yield f"{MIX}: how its reads were answered, while somebody looked"
-    for name, counted in measured.answered.items():
-        total = sum(counted.values())
-        if total:
-            shares = ", ".join(f"{why} {many / total:.1%}" for why, many in counted.most_common())
-            yield f"  {name:<22}{shares}"[:160]
-    stale = ", ".join(f"{name} {many}" for name, many in measured.stale.items() if many) or "none"
-    yield f"  Stale among {measured.checked:,} reads compared with the database after the writers had ended: {stale}"
+    yield from mixes_told(measured.answered, measured.stale, measured.checked, width=22)
     yield "get on Redis: what lookups under way at the same time send together"
     yield f"  {'':<18}{'concurrent':>10}{'commands':>22}{'server reads':>14}{'server writes':>15}{'bytes in':>10}"
     for name, found_trips in trips.items():

@@ -8,7 +8,8 @@ number chooses one of 100, so that half of the requests ask for a quarter of the
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -180,3 +181,17 @@ def _row(found: Any, relation: str | None) -> Any:
     if relation is not None:
         row[relation] = [_row(each, None) for each in row[relation]]
     return row
+
+
+def mixes_told(
+    answered: Mapping[str, Counter[str]], stale: Mapping[str, int], checked: int, *, width: int
+) -> Iterator[str]:
+    """Tell how the reads of mixes were answered, by contender (of at most ``width`` characters), and what was stale."""
+    yield f"{MIX}: how its reads were answered, while somebody looked"
+    for name, counted in answered.items():
+        total = sum(counted.values())
+        if total:
+            shares = ", ".join(f"{why} {many / total:.1%}" for why, many in counted.most_common())
+            yield f"  {name:<{width}}{shares}"[:160]
+    found = ", ".join(f"{name} {many}" for name, many in stale.items() if many) or "none"
+    yield f"  Stale among {checked:,} reads compared with the database after the writers had ended: {found}"

@@ -24,7 +24,7 @@ from .contenders import DIRECT_PUSHED, NO_CACHE, PUSHED, REDIS, VALIDATED
 from .latency import ADDED, FAR, NEAR, address_of, sql, through
 from .latency_proxy import ROOT, Proxy, Trips, delayed_by, latency_proxy
 from .load_contenders import contenders, takes_part
-from .load_requests import ALONE, MIX, POPULAR
+from .load_requests import ALONE, MIX, POPULAR, mixes_told
 from .measure import CUSTOMERS, fresh_database
 from .models import create_and_fill
 from .parts import Chart, Goal, Part, Place
@@ -282,14 +282,7 @@ def _lines(measured: _Measured, trips: Trips) -> Iterator[str]:
             for name, found in runs.items():
                 yield _line(name, runs, found)
     yield ""
-    yield f"{MIX}: how its reads were answered, while somebody looked"
-    for name, counted in measured.answered.items():
-        total = sum(counted.values())
-        if total:
-            shares = ", ".join(f"{why} {many / total:.1%}" for why, many in counted.most_common())
-            yield f"  {name:<36}{shares}"[:160]
-    stale = ", ".join(f"{name} {many}" for name, many in measured.stale.items() if many) or "none"
-    yield f"  Stale among {measured.checked:,} reads compared with the database after the writers had ended: {stale}"
+    yield from mixes_told(measured.answered, measured.stale, measured.checked, width=36)
 
 
 def _line(name: str, runs: Mapping[str, Sequence[Sample]], found: Sequence[Sample]) -> str:

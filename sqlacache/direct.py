@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from . import direct_surface as surface
-from .direct_way import HEARS, NOT_PLAIN, Heard, Left, learn, look, serve, ways
+from .direct_way import NOT_PLAIN, Heard, Left, learn, look, serve, ways
+from .read.path import HEARS
 
 if TYPE_CHECKING:
     from sqlalchemy.orm.session import _EntityBindKey

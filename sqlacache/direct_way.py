@@ -60,9 +60,6 @@ ways: Counter[str] = Counter()
 MAX_RECIPES = 1000
 """Models of one engine that are remembered; beyond, all are learned again."""
 
-HEARS = "_sqlacache_hears"
-"""Where a session that wants to know what it was answered from has a list."""
-
 _IMMUTABLE = frozenset(
     {type(None), bool, int, float, complex, str, bytes, decimal.Decimal, uuid.UUID}
     | {datetime.date, datetime.time, datetime.datetime, datetime.timedelta}

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from ..binding import Binding
 
 
+HEARS = "_sqlacache_hears"
+"""Where a :class:`sqlacache.DirectSession` that learns has a list, for what it is answered from."""
+
+
 class Explained(Exception):
     """Ends a dry read once it is known what it is (never leaves :mod:`sqlacache.explain`, which looks it up)."""
 
@@ -180,8 +184,8 @@ class ReadPath:
                 "a listener changed the statement, its parameters or its bind",
             )
             return self._bypass(state, inherited, read)
-        hears = vars(state.session).get("_sqlacache_hears")
-        if hears is not None:  # a :class:`sqlacache.DirectSession` that learns
+        hears = vars(state.session).get(HEARS)
+        if hears is not None:
             hears.append((self.binding, read, entry))
         observers = self.binding.observers
         if observers:
