@@ -29,10 +29,6 @@ class Unfair(Exception):
     """A contender did not do what its name says: the figures would mean something else."""
 
 
-class Unable(Exception):
-    """A contender cannot do a work, for a reason that the report gives: it has no figures there."""
-
-
 @dataclass
 class Contender:
     """One way to answer the same reads and do the same writes."""
@@ -102,7 +98,8 @@ class Contender:
     async def ready(self, work: Work) -> str:
         """Warm up; return the fingerprint of the answer.
 
-        Raises :class:`Unfair` as :meth:`warm` does, :class:`Unable` if there will be no figures of this work.
+        Raises :class:`Unfair` as :meth:`warm` does, and :class:`~benchmarks.child.Unable` if there will be no
+        figures of this work.
         """
         return fingerprint(work.plain(await self.warm(work)))
 

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from sqlacache import AsyncDirectSession
 from sqlacache_telemetry import Telemetry
 
-from .contender import EVERYTHING, Contender, Unable, Unfair
+from .contender import EVERYTHING, Contender, Unfair
 from .decorator import DECORATOR, DECORATOR_REDIS, decorated
 from .models import Customer, Setting
 from .peer import PEER_MEMORY, PEER_NO_CACHE, PEER_REDIS, peers
@@ -206,7 +206,6 @@ __all__ = [
     "Contender",
     "Direct",
     "Sampled",
-    "Unable",
     "Unfair",
     "contenders",
 ]

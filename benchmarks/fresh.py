@@ -15,7 +15,8 @@ from typing import Any
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from .contender import Contender, Unable
+from .child import Unable
+from .contender import Contender
 from .contenders import (
     DECORATOR,
     DECORATOR_REDIS,

@@ -1,6 +1,7 @@
 """What is demanded of the part ``one``: ratios between contenders that do the same work.
 
-A goal is about what was measured: one whose contenders or work are not there is left out.
+A goal is about what was measured: one whose contenders or work are not there is left out. What is demanded beside
+sqlacache 0.1.3 is in :mod:`.apart`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from .contenders import (
     HIT_TELEMETRY,
     INSTANT,
     NO_CACHE,
-    PEER_MEMORY,
-    PEER_REDIS,
     PUSHED,
     REDIS,
     UNCONFIGURED,
@@ -75,13 +74,6 @@ def _every_hit() -> Iterator[Demand]:
         yield Demand(f"every read faster, {hit}", text, READ_NAMES, NO_CACHE, hit, 1.0)
 
 
-def _beside_0_1_3() -> Iterator[Demand]:
-    for work, bound in (("get", 2.5), ("list of 1,000", 8.0)):
-        for ours, theirs in ((HIT, PEER_MEMORY), (VALIDATED, PEER_REDIS)):
-            text = f"{work}: a hit ({ours}) against one of {theirs}."
-            yield Demand(f"{work}, {ours} against {theirs}", text, [work], theirs, ours, bound)
-
-
 def _own_work() -> Iterator[Demand]:
     text = "A hit against SQLAlchemy with a driver that answers at once, every read but JSON: own work is beyond 1."
     yield Demand("own work", text, COMPARABLE, HIT, INSTANT, 1.25, at_least=False)
@@ -114,4 +106,4 @@ def _all(groups: Iterable[Iterable[Demand]]) -> tuple[Demand, ...]:
     return tuple(demand for group in groups for demand in group)
 
 
-DEMANDS = _all((_every_hit(), _beside_0_1_3(), _own_work(), _direct(), _further()))
+DEMANDS = _all((_every_hit(), _own_work(), _direct(), _further()))

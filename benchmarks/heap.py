@@ -1,4 +1,4 @@
-"""What a contender is measured with in memory: nothing of the others'."""
+"""What a contender is measured with in memory."""
 
 from __future__ import annotations
 
@@ -20,3 +20,10 @@ def own_garbage() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+@contextmanager
+def all_garbage() -> Iterator[None]:
+    """Let the garbage collector do in the block what it does in any program; what was garbage before is gone."""
+    gc.collect()
+    yield

@@ -1,9 +1,12 @@
 """A driver that answers at once: what SQLAlchemy itself spends on a query, with nothing behind it.
 
-It stands in front of a real connection and remembers what that answered; from then on it answers the same statement
-with the same parameters from memory. Pool, transaction, compilation and loading are SQLAlchemy's own. What a hit costs
-beyond this reference is the cache's own work. (A hit may cost less, since it takes no connection from the pool. With
-JSON the reference is too good: it hands out the same dictionaries every time, which a cache must not.)
+It stands in front of a real connection and remembers what that answered to a SELECT; from then on it answers the same
+statement with the same parameters from memory. Pool, transaction, compilation and loading are SQLAlchemy's own. What a
+hit costs beyond this reference is the cache's own work. (A hit may cost less, since it takes no connection from the
+pool. With JSON the reference is too good: it hands out the same dictionaries every time, which a cache must not.)
+
+What writes goes to the database, and nothing that is remembered is forgotten: beside writers, it is a cache that never
+misses and is always wrong. That tells how much any cache could save that leaves the loading to SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -33,7 +36,10 @@ class InstantCursor:
             cursor = self._connection.real.cursor()
             cursor.execute(operation, parameters)
             rows = tuple(map(tuple, cursor.fetchall())) if cursor.description else ()
-            answer = self._connection.answers[asked] = (cursor.description, rows)
+            answer = (cursor.description, rows)
+            self.rowcount = cursor.rowcount
+            if operation.startswith("SELECT"):
+                self._connection.answers[asked] = answer
             cursor.close()
         self.description, self._rows = answer
         self._at = 0
@@ -59,27 +65,39 @@ class InstantCursor:
     async def _async_soft_close(self) -> None: ...
 
 
-class InstantConnection:
-    """A DBAPI connection for reads only, in front of a real one."""
+Answers = dict[tuple[str, tuple[Any, ...]], tuple[Any, tuple[Any, ...]]]
+"""Description and rows, by statement and parameters."""
 
-    def __init__(self, real: Any) -> None:
+
+class InstantConnection:
+    """A DBAPI connection in front of a real one, whose transaction begins with what that one is asked."""
+
+    def __init__(self, real: Any, answers: Answers) -> None:
         self.real = real
-        self.answers: dict[tuple[str, tuple[Any, ...]], tuple[Any, tuple[Any, ...]]] = {}
+        self.answers = answers
 
     def cursor(self, server_side: bool = False) -> Any:
         return InstantCursor(self)
 
-    def commit(self) -> None: ...
+    def commit(self) -> None:
+        self.real.commit()
 
-    def rollback(self) -> None: ...
+    def rollback(self) -> None:
+        self.real.rollback()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
 
 
-def make_instant(engine: AsyncEngine) -> None:
-    """Let every connection that ``engine`` makes from now on answer at once what it was asked before."""
+def make_instant(engine: AsyncEngine) -> Answers:
+    """Let the connections that ``engine`` makes from now on answer at once what one of them was asked before.
+
+    Returns what they remember.
+    """
+    answers: Answers = {}
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def connect(dialect: Any, record: Any, arguments: Any, options: Any) -> Any:
-        return InstantConnection(dialect.connect(*arguments, **options))
+        return InstantConnection(dialect.connect(*arguments, **options), answers)
+
+    return answers

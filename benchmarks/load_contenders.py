@@ -29,11 +29,13 @@ from .contenders import (
     DIRECT_PUSHED,
     HIT,
     HIT_TELEMETRY,
+    INSTANT,
     NO_CACHE,
     PUSHED,
     REDIS,
     VALIDATED,
 )
+from .instant import Answers, make_instant
 from .load_by_hand import ByHand
 from .load_requests import MIX, Request, ask, plain
 from .models import Customer
@@ -158,6 +160,27 @@ class Direct(Crowded):
 
 
 @dataclass
+class Ceiling(Crowded):
+    """No cache, and a driver that has every answer at once, also when it is no longer the answer."""
+
+    _answers: Answers = field(init=False, repr=False)
+
+    def open(self, url: Any, redis_url: str) -> None:
+        super().open(url, redis_url)
+        self._answers = make_instant(self.engine)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        self._answers.clear()
+        async with super().turn():
+            yield
+
+    async def stale(self, checked: Sequence[Request]) -> int:
+        """Return 0: it is not meant to see what others write."""
+        return 0
+
+
+@dataclass
 class Decorated(Crowded):
     """A decorator of cashews on functions that return plain data, and deletions after each commit, written by hand."""
 
@@ -254,6 +277,11 @@ def contenders(pool: int = POOL, *, patient: bool = False) -> Sequence[Crowded]:
             redis=True,
             local="pushed",
             **here,
+        ),
+        Ceiling(
+            INSTANT,
+            "no cache; a driver that answers every read at once, whatever was written: the most that a cache could do",
+            pool=pool,
         ),
         Decorated(
             DECORATOR,

@@ -11,7 +11,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from .contender import Contender, Unable, Unfair
+from .child import Unable
+from .contender import Contender, Unfair
 from .contenders import contenders
 from .heap import own_garbage
 from .models import create_and_fill

@@ -8,25 +8,21 @@ part in it, too, so that other versions of SQLAlchemy, or another process, canno
 
 from __future__ import annotations
 
-import asyncio
 import os
-import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from .contender import Contender, Unable
+from .child import Ended, Process
+from .contender import Contender
 from .work import Work
 
 VERSION = "0.1.3"
 FOLDER = Path(__file__).resolve().parents[1] / ".venv-peer"
 PYTHON = FOLDER / "bin" / "python"
-PATIENCE = 120.0
-"""Seconds that one command may take."""
 
 PEER_NO_CACHE = f"{VERSION}, no cache"
 PEER_MEMORY = f"{VERSION}, memory"
@@ -39,10 +35,6 @@ SHOWN = ("SQLAlchemy", "asyncpg", "cashews", "redis", "hiredis")
 """Packages there whose versions the report gives."""
 
 
-class PeerFailed(Exception):
-    """The process of sqlacache 0.1.3 ended, or did not answer."""
-
-
 def versions() -> dict[str, str]:
     """Return the versions of what is installed in ``.venv-peer``, by the name of the package in small letters."""
     there = [str(path) for path in FOLDER.glob("lib/python*/site-packages")]
@@ -50,77 +42,15 @@ def versions() -> dict[str, str]:
 
 
 def absent() -> str | None:
-    """Return why the package cannot take part here, or ``None``. Raises :class:`PeerFailed` where it has to."""
+    """Return why the package cannot take part here, or ``None``. Raises :class:`Ended` where it has to."""
     found = versions().get("sqlacache") if PYTHON.exists() else None
     if found == VERSION:
         return None
     why = "not installed" if found is None else f"{found} is installed"
     why += f" in {FOLDER.name}, which `make bench` (or `make {FOLDER.name}/.installed`) prepares"
     if os.environ.get(REQUIRED) == "1":
-        raise PeerFailed(f"sqlacache {VERSION}: {why}")
+        raise Ended(f"sqlacache {VERSION}: {why}")
     return why
-
-
-class Process:
-    """The child, shared by the contenders that are in it."""
-
-    def __init__(self) -> None:
-        self._child: subprocess.Popen[str] | None = None
-        self._said: IO[str] | None = None
-
-    def start(self, url: Any, redis_url: str) -> None:
-        """Start the child, unless it runs."""
-        if self._child is not None:
-            return
-        self._said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  # closed by stop()
-        self._child = subprocess.Popen(
-            [str(PYTHON), "-I", str(Path(__file__).with_name("peer_child.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            text=True,
-        )
-        self._exchange("open", url.render_as_string(hide_password=False), redis_url)
-
-    async def ask(self, *fields: str) -> str:
-        """Send a command; return the answer. Raises :class:`Unable` if it is a refusal."""
-        try:
-            return await asyncio.wait_for(asyncio.to_thread(self._exchange, *fields), PATIENCE)
-        except asyncio.TimeoutError:
-            self.stop()
-            raise PeerFailed(f"{VERSION} did not answer to {fields} within {PATIENCE:g} s") from None
-
-    def _exchange(self, *fields: str) -> str:
-        child = self._child
-        if child is None or child.stdin is None or child.stdout is None:
-            raise PeerFailed(f"{VERSION} does not run")
-        try:
-            child.stdin.write("\t".join(fields) + "\n")
-            child.stdin.flush()
-            verdict, _, text = child.stdout.readline().rstrip("\n").partition("\t")
-        except BrokenPipeError:
-            verdict, text = "", ""
-        if verdict == "no":
-            raise Unable(text)
-        if verdict != "ok":
-            raise PeerFailed(f"{VERSION} ended at {fields}: {self._tail()}")
-        return text
-
-    def _tail(self) -> str:
-        if self._said is None:
-            return ""
-        self._said.seek(0)
-        return self._said.read()[-2000:]
-
-    def stop(self) -> None:
-        """End the child, if it runs."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
-            child.communicate()
-        if self._said is not None:
-            self._said.close()
-            self._said = None
 
 
 @dataclass
@@ -128,13 +58,15 @@ class Peer(Contender):
     """A contender in the child."""
 
     where: str = "none"
-    process: Process = field(default_factory=Process, repr=False)
+    process: Process = field(default_factory=lambda: child(), repr=False)
+    heap: str = "own"
+    """What the garbage collector looks at while times are taken: its ``own`` garbage, or ``all`` that is there."""
 
     def absent(self) -> str | None:
         return absent()
 
     def open(self, url: Any, redis_url: str) -> None:
-        self.process.start(url, redis_url)
+        self.process.start(url.render_as_string(hide_password=False), redis_url)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -151,7 +83,7 @@ class Peer(Contender):
         await self.ready(work)
 
     async def seconds(self, work: Work, times: int) -> float:
-        return float(await self.process.ask("run", work.name, str(times)))
+        return float(await self.process.ask("run", work.name, str(times), self.heap))
 
     async def change(self, work: Work, number: int) -> None:
         await self.process.ask("change", work.name, str(number))
@@ -163,9 +95,14 @@ class Peer(Contender):
         self.process.stop()
 
 
+def child() -> Process:
+    """Return a process of it, not yet started."""
+    return Process(VERSION, [str(PYTHON), "-I", str(Path(__file__).with_name("peer_child.py"))])
+
+
 def peers() -> Sequence[Peer]:
     """Make those in the child."""
-    process, there = Process(), versions()
+    process, there = child(), versions()
     shown = ", ".join(f"{name} {there[name.lower()]}" for name in SHOWN if name.lower() in there)
     return (
         Peer(

@@ -1,16 +1,16 @@
 """The process in which sqlacache 0.1.3 takes part: it does what :mod:`.peer` writes on its standard input.
 
 Run as a file by the Python of ``.venv-peer`` (``-I``: without this folder on its path), because the package has the
-import name that this checkout has. The work is :mod:`.work`, like everybody's. Between two lines it sleeps.
+import name that this checkout has. The work is :mod:`.work`, like everybody's.
 
-| line (fields between tabs) | answer, if not ``no`` and the reason |
+| line (:mod:`.child`) | answer, if not ``no`` and the reason |
 |---|---|
 | ``open``, database's URL, Redis's URL | ``ok`` |
 | ``bind``, ``none``, ``memory`` or ``redis`` | ``ok`` |
 | ``warm``, name of a work | ``ok``, the fingerprint of its answer |
 | ``change``, name of a read, a number | ``ok``, once a change of what it answers is committed |
 | ``again``, name of a read | ``ok``, the fingerprint of its answer |
-| ``run``, name of a work, number of times | ``ok``, seconds per operation |
+| ``run``, name of a work, number of times, ``own`` or ``all`` (:mod:`.heap`) | ``ok``, seconds per operation |
 | ``unbind`` | ``ok`` |
 """
 
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 import time
 from pathlib import Path
@@ -33,17 +32,14 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
-from benchmarks.heap import own_garbage
+from benchmarks.child import Unable, serve
+from benchmarks.heap import all_garbage, own_garbage
 from benchmarks.models import Base
 from benchmarks.work import READS, WRITES, Work, change, fingerprint, reads_of_what_is_written
 
 MEMORY = "mem://?size=1000000"
 """Its memory holds 1,000 keys by default, of which a list of 1,000 rows takes 1,001: it would never be a hit."""
 WORKS = {work.name: work for work in (*READS, *WRITES)}
-
-
-class Refused(Exception):
-    """What was asked cannot be done, or not as its name says; the text says why."""
 
 
 class Statements:
@@ -124,15 +120,15 @@ class Child:
             answer = await work.run(self._sessions, {}, 0)
         if self._cache is not None and statements.sent:
             said = f"; it logs: {self._warnings.last}" if self._warnings.last else ""
-            raise Refused(f"asks the database every time{said}")
+            raise Unable(f"asks the database every time{said}")
         if self._cache is None and not statements.sent:
-            raise Refused("asks no database without a cache")
+            raise Unable("asks no database without a cache")
         return answer
 
-    async def run(self, name: str, times: str) -> str:
+    async def run(self, name: str, times: str, heap: str) -> str:
         work, count = WORKS[name], int(times)
         run, sessions = work.run, self._sessions
-        with own_garbage():
+        with own_garbage() if heap == "own" else all_garbage():
             await asyncio.sleep(0)
             began = time.perf_counter()
             for number in range(count):
@@ -155,18 +151,7 @@ def _classes() -> list[type[Any]]:
 
 
 async def main() -> None:
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what somebody prints is no answer
-    child = Child()
-    for line in iter(sys.stdin.readline, ""):
-        command, *fields = line.rstrip("\n").split("\t")
-        try:
-            said = ("ok", await getattr(child, command)(*fields) or "")
-        except Exception as error:  # told to the parent, which reports it
-            why = str(error) if isinstance(error, Refused) else f"fails with {type(error).__name__}: {error}"
-            said = ("no", " ".join(why.split()))
-        answers.write("\t".join(said) + "\n")
-        answers.flush()
+    await serve(Child())
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from .contender import Unfair
-from .contenders import DIRECT_PUSHED, NO_CACHE, PUSHED, REDIS, VALIDATED
+from .contenders import DIRECT_PUSHED, INSTANT, NO_CACHE, PUSHED, REDIS, VALIDATED
 from .latency import ADDED, FAR, NEAR, address_of, sql, through
 from .latency_proxy import ROOT, Proxy, Trips, delayed_by, latency_proxy
 from .load_contenders import contenders, takes_part
@@ -158,8 +158,8 @@ class _Measured:
     """Everything that rounds bring about."""
 
     def __init__(self, workers: Sequence[_Process], proxy: Proxy, quick: bool) -> None:
-        self.runners = [one for one in contenders(POOL) if one.redis or one.name == NO_CACHE]
-        """Whose caches are shared; memory belongs to one process."""
+        self.runners = [one for one in contenders(POOL) if one.redis or one.name in (NO_CACHE, INSTANT)]
+        """Whose caches are shared (memory belongs to one process), and the bounds of what any could do."""
         self.samples: Samples = {
             work: {
                 where: {one.name: [] for one in self.runners if takes_part(one, work)}

@@ -15,7 +15,7 @@ from .parts import Goal, Module, Part, Place
 from .program import about
 from .spread import times
 
-PARTS = ("one", "fresh", "telemetry", "sync", "load", "processes", "latency", "memory", "growth")
+PARTS = ("one", "apart", "fresh", "telemetry", "sync", "load", "processes", "latency", "memory", "growth")
 """Parts in the order of the report; a module of this package, of the same name, measures each."""
 PACKAGES = ("sqlalchemy", "asyncpg", "redis", "prometheus-client", "opentelemetry-api")
 WIDTH = 110

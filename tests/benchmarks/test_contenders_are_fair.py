@@ -23,6 +23,7 @@ pytestmark = [
 ]
 
 from benchmarks import fresh, peer  # noqa: E402
+from benchmarks.child import Ended, Unable  # noqa: E402
 from benchmarks.contenders import (  # noqa: E402
     DECORATOR,
     DECORATOR_REDIS,
@@ -198,11 +199,11 @@ async def test_an_end_of_its_process_fails_the_run_and_says_what_it_said(place: 
     contender.open(sqlalchemy.make_url(place.postgres), place.redis)
     child = contender.process._child
     assert child is not None
-    with pytest.raises(peer.Unable, match="fails with TypeError"):
+    with pytest.raises(Unable, match="fails with TypeError"):
         await contender.process.ask("warm")
     child.kill()
     child.wait()
-    with pytest.raises(peer.PeerFailed, match=r"0\.1\.3 ended at \('bind', 'none'\)"):
+    with pytest.raises(Ended, match=r"0\.1\.3 ended at \('bind', 'none'\)"):
         async with contender.turn():
             pass
     await contender.close()
@@ -220,5 +221,5 @@ async def test_without_its_environment_0_1_3_is_left_out_by_name_or_fails_where_
     assert list(left_out["get"]) == list(PEERS)
     assert all("not installed" in why and "make bench" in why for why in left_out["get"].values())
     monkeypatch.setenv(peer.REQUIRED, "1")
-    with pytest.raises(peer.PeerFailed, match="not installed"):
+    with pytest.raises(Ended, match="not installed"):
         await quickly(place, named(NO_CACHE, *PEERS), ["get"])
