@@ -101,7 +101,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 .PRECIOUS: .venv-sa%/.installed
 
-.PHONY: help install demo serve test test-redis test-sync test-drivers integration lint format typecheck check bench bench-gate test-benchmarks bench-telemetry \
+.PHONY: help install demo serve test test-redis test-direct test-sync test-drivers integration lint format typecheck check bench bench-gate test-benchmarks bench-telemetry \
 	explore fuzz soak leaks test-matrix test-lowest transparency transparency-part dashboards dashboards-test constraints clean
 
 help: ## show what can be made
@@ -122,6 +122,13 @@ test-redis: $(VENV)/.installed ## run the tests of everyday situations with ever
 	@for local in none validated pushed; do echo "local=$$local:"; \
 	  SQLACACHE_TEST_BACKEND=redis SQLACACHE_TEST_LOCAL=$$local \
 	    $(BIN)/python -m pytest -p no:cacheprovider tests/situations tests/machine/test_machine.py $(WORKERS) $(PYTEST_ARGS) || exit 1; \
+	done
+
+test-direct: $(VENV)/.installed ## run the tests of everyday situations with the sessions that get directly, in memory and on a Redis
+	@for backend in memory redis; do echo "backend=$$backend:"; \
+	  SQLACACHE_TEST_SESSION=direct SQLACACHE_TEST_BACKEND=$$backend SQLACACHE_TEST_LOCAL=validated \
+	    $(BIN)/python -m pytest -p no:cacheprovider tests/situations tests/exactness/test_who_sees_what.py \
+	    tests/machine/test_machine.py $(WORKERS) $(PYTEST_ARGS) || exit 1; \
 	done
 
 test-sync: $(VENV)/.installed ## run the tests of everyday situations and the state machine with sync engines, in threads

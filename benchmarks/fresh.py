@@ -21,6 +21,7 @@ from .contenders import (
     DECORATOR,
     DECORATOR_REDIS,
     DIRECT,
+    DIRECT_VALIDATED,
     HIT,
     NO_CACHE,
     PEER_MEMORY,
@@ -39,7 +40,7 @@ from .work import READS
 
 NAME = "fresh"
 TITLE = "who sees a commit"
-OURS = (HIT, REDIS, VALIDATED, PUSHED, DIRECT)
+OURS = (HIT, REDIS, VALIDATED, PUSHED, DIRECT, DIRECT_VALIDATED)
 OTHERS = (PEER_MEMORY, PEER_REDIS, DECORATOR, DECORATOR_REDIS)
 
 NEW, OLD, UNCACHED = "new", "OLD", "not cached"

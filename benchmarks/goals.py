@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from .contenders import (
     DECORATOR,
+    DECORATOR_REDIS,
     DIRECT,
     DIRECT_PUSHED,
+    DIRECT_VALIDATED,
     HIT,
     HIT_SAMPLED,
     HIT_TELEMETRY,
@@ -29,7 +31,7 @@ from .parts import Goal
 from .spread import Spread
 from .work import READS
 
-HITS = (HIT, HIT_TELEMETRY, HIT_SAMPLED, REDIS, VALIDATED, PUSHED, DIRECT, DIRECT_PUSHED)
+HITS = (HIT, HIT_TELEMETRY, HIT_SAMPLED, REDIS, VALIDATED, PUSHED, DIRECT, DIRECT_PUSHED, DIRECT_VALIDATED)
 """Ours of which every read is a hit."""
 READ_NAMES = tuple(work.name for work in READS)
 COMPARABLE = tuple(name for name in READ_NAMES if "JSON" not in name)
@@ -82,6 +84,8 @@ def _own_work() -> Iterator[Demand]:
 def _direct() -> Iterator[Demand]:
     text = "session.get() in the opt-in session class against the hand-written decorator."
     yield Demand("direct get", text, ["get"], DIRECT, DECORATOR, 2.0, at_least=False)
+    text = "The same on Redis, with the tier that there is by default, against the decorator on Redis."
+    yield Demand("direct get, Redis", text, ["get"], DIRECT_VALIDATED, DECORATOR_REDIS, 2.0, at_least=False)
 
 
 def _further() -> Iterator[Demand]:

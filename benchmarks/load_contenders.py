@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sqlacache import AsyncDirectSession, configure, testing
+from sqlacache.direct import ways
 from sqlacache_telemetry import Telemetry
 
 from .contender import EVERYTHING, Contender, Unfair
@@ -27,6 +28,7 @@ from .contenders import (
     DECORATOR,
     DECORATOR_REDIS,
     DIRECT_PUSHED,
+    DIRECT_VALIDATED,
     HIT,
     HIT_TELEMETRY,
     INSTANT,
@@ -154,6 +156,9 @@ class Direct(Crowded):
     only: Collection[str] | None = ("get", MIX)
 
     def not_as_told(self, reads: Sequence[Request]) -> str | None:
+        if self.local == "pushed" and (asked := ways["confirmed"]):
+            ways.clear()
+            return f"not read directly: Redis was asked {asked} times whether something holds"
         session = self.sessions()  # it is asked only about itself, and opens nothing
         whys = (session.why_not_direct(Customer, one.subject) for one in reads if one.kind == "customer")
         return next((f"not read directly: {why}" for why in whys if why is not None), None)
@@ -276,6 +281,13 @@ def contenders(pool: int = POOL, *, patient: bool = False) -> Sequence[Crowded]:
             "the same through AsyncDirectSession, whose get takes no statement",
             redis=True,
             local="pushed",
+            **here,
+        ),
+        Direct(
+            DIRECT_VALIDATED,
+            "the same, and Redis is asked whether the row that is here holds",
+            redis=True,
+            local="validated",
             **here,
         ),
         Ceiling(

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from .contender import Unfair
-from .contenders import DIRECT_PUSHED, INSTANT, NO_CACHE, PUSHED, REDIS, VALIDATED
+from .contenders import DIRECT_PUSHED, DIRECT_VALIDATED, INSTANT, NO_CACHE, PUSHED, REDIS, VALIDATED
 from .latency import ADDED, FAR, NEAR, address_of, sql, through
 from .latency_proxy import ROOT, Proxy, Trips, delayed_by, latency_proxy
 from .load_contenders import contenders, takes_part
@@ -232,7 +232,7 @@ class _Measured:
         for checked, stale in _all(self._workers, "stale"):
             self.checked += checked
             self.stale[name] += stale
-        if self.stale[name] and name in (REDIS, VALIDATED, PUSHED, DIRECT_PUSHED):
+        if self.stale[name] and name in (REDIS, VALIDATED, PUSHED, DIRECT_PUSHED, DIRECT_VALIDATED):
             raise Unfair(f"{name} served stale data")
 
 

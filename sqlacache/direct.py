@@ -1,4 +1,4 @@
-"""Sessions whose ``get`` answers a hit of this process without a statement.
+"""Sessions whose ``get`` answers a hit of an entry that this process has without a statement.
 
 Give them to what makes your sessions::
 
@@ -18,13 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from . import direct_surface as surface
-from .direct_way import NOT_PLAIN, Heard, Left, learn, look, serve, ways
-from .read.path import HEARS
+from .direct_way import NOT_PLAIN, Heard, Left, Unconfirmed, ask, learn, look, serve, ways
+from .read.path import FAILED, HEARS
 
 if TYPE_CHECKING:
     from sqlalchemy.orm.session import _EntityBindKey
 
-__all__ = ["AsyncDirectSession", "DirectSession"]
+__all__ = ["AsyncDirectSession", "DirectSession", "ways"]
 
 _O = TypeVar("_O")
 
@@ -40,12 +40,17 @@ class DirectSession(Session):
         left = vars(self).pop(_LEFT, None) if _LEFT in vars(self) else None
         if left is None:
             found = _look(self, entity, ident, arguments, named)
+            if type(found) is Unconfirmed:
+                found = found.binding.manager.front.wait(ask(self, found))
             if type(found) is not Left:
                 return serve(self, found)  # type: ignore[no-any-return]  # an object of the entity
             left = found
         ways[left.reason] += 1
         if not left.learns:
-            return super().get(entity, ident, *arguments, **named)
+            try:
+                return super().get(entity, ident, *arguments, **named)
+            finally:
+                vars(self).pop(FAILED, None)
         hears: list[Any] = []
         vars(self)[HEARS] = hears
         try:
@@ -56,7 +61,10 @@ class DirectSession(Session):
         return loaded
 
     def why_not_direct(self, entity: Any, ident: Any) -> str | None:
-        """Say why ``get(entity, ident)`` would go through SQLAlchemy, if it would; loads nothing."""
+        """Say why ``get(entity, ident)`` would go through SQLAlchemy, if it would.
+
+        Loads nothing and asks nobody: where Redis says whether an entry holds, it may say that it does not.
+        """
         found = _look(self, entity, ident, (), {})
         return found.told if type(found) is Left else None
 
@@ -64,7 +72,8 @@ class DirectSession(Session):
 class AsyncDirectSession(AsyncSession):
     """An :class:`~sqlalchemy.ext.asyncio.AsyncSession` whose ``get`` makes an object that is cached in this process.
 
-    Neither such a ``get`` nor the end of a session that has used no connection gives way to other tasks.
+    With ``local="validated"``, Redis is asked whether what is cached holds. Where nobody is asked, neither such a
+    ``get`` nor the end of a session that has used no connection gives way to other tasks.
     """
 
     sync_session_class: type[Session] = DirectSession
@@ -74,6 +83,8 @@ class AsyncDirectSession(AsyncSession):
         session = self.sync_session
         if _is_ours(session) and surface.passes_on(type(self), AsyncDirectSession, "get"):
             found = _look(session, entity, ident, arguments, named, awaited=True)
+            if type(found) is Unconfirmed:
+                found = await ask(session, found)
             if type(found) is not Left:
                 return serve(session, found)  # type: ignore[no-any-return]  # an object of the entity
             vars(session)[_LEFT] = found

@@ -5,7 +5,8 @@
     1. The first hit of an entry goes the long way, through SQLAlchemy. What its loader made of the row is looked at
        before the user's code sees it (:func:`learn`), and what is immutable in it is kept with the entry.
     2. The next get of that key finds the same entry by the same key and the same stamps as the long way would
-       (:func:`look`), asking nobody outside of this process, and makes the same object of it (:func:`serve`).
+       (:func:`look`), and makes the same object of it (:func:`serve`). Where the server is to be asked whether the
+       entry holds (``local="validated"``), that comes in between (:func:`ask`), and nothing else is asked.
     3. A writer commits: the entry's stamps are replaced. What was learned is never looked at again, and leaves memory
        with the entry.
 
@@ -28,8 +29,10 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.pool import SingletonThreadPool
 
 from . import direct_surface as surface
+from .errors import TransportError
 from .events import _do_orm_execute, binding_of
 from .read.identify import Read, name_of
+from .read.path import FAILED
 from .read.session import bind_options, held_connection, in_greenlet
 from .read.statement import Plan
 from .store.stamps import Entry, decide
@@ -55,7 +58,8 @@ Reason = Literal[
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 ways: Counter[str] = Counter()
-"""Gets of this process: ``direct`` for those that took the short way, else the reason for the long one."""
+"""Gets of this process: ``direct`` for those that took the short way and asked nobody, ``confirmed`` for those of which
+the server said that the entry holds, else the reason for the long way."""
 
 MAX_RECIPES = 1000
 """Models of one engine that are remembered; beyond, all are learned again."""
@@ -103,6 +107,8 @@ _TRANSLATED = Left("bypass", "its tables are under a schema_translate_map")
 _MISS = Left("miss", "nothing that holds is in this process")
 _MODEL_IS_NEW = Left("new", "no get of the model has been a hit yet", learns=True)
 _NEW = Left("new", "no get of this entry has been a hit yet", learns=True)
+_VOID = Left("miss", "what is in this process does not hold any more")
+_GONE = Left("bypass", "the server that says whether it holds does not answer")
 _VALUES = Left("values", "it has a value that may be changed in place")
 
 
@@ -184,6 +190,18 @@ class Ready(NamedTuple):
     learned: Learned | None
     """``None`` where no row is there; not what the entry has by now, which another thread may have learned anew."""
     looked_up: float
+    way: str = "direct"
+
+
+class Unconfirmed(NamedTuple):
+    """A get that can take the short way if the server says that its entry holds."""
+
+    binding: Binding
+    read: Read
+    recipe: Recipe
+    identity: tuple[Any, ...]
+    entry: Entry
+    learned: Learned | None
 
 
 class Heard(NamedTuple):
@@ -194,7 +212,9 @@ class Heard(NamedTuple):
     entry: Entry
 
 
-def look(session: Session, mine: type, entity: Any, ident: Any, *, awaited: bool = False) -> Ready | Left:
+def look(
+    session: Session, mine: type, entity: Any, ident: Any, *, awaited: bool = False
+) -> Ready | Unconfirmed | Left:
     """Say whether a get can take the short way; asks nobody outside of this process and loads nothing.
 
     Args:
@@ -257,7 +277,7 @@ def _recipe_of(binding: Binding, entity: Any) -> Recipe | Left:
 
 def _look_up(
     session: Session, bind: Any, binding: Binding, recipe: Recipe, identity: tuple[Any, ...]
-) -> Ready | Left:
+) -> Ready | Unconfirmed | Left:
     """Find the entry as the long way does."""
     read, plan, identifier = Read(), recipe.plan, binding.reads.identifier
     read.held = held_connection(session, binding.engine.dialect)
@@ -277,27 +297,61 @@ def _look_up(
         return _OWED
     assert read.key is not None  # as named
     sample = binding.store.at_hand(read.key, read.names)
-    if sample is None or sample.bypass is not None:
-        return _MISS
-    entry = decide(read.names, read.keys, sample).entry
+    if sample is None:
+        entry = binding.store.unconfirmed(read.key)
+    else:
+        entry = decide(read.names, read.keys, sample).entry if sample.bypass is None else None
     if entry is None:
         return _MISS
+    learned = _learned(entry, recipe, identity)
+    if isinstance(learned, Left):
+        return learned
+    if sample is None:
+        return Unconfirmed(binding, read, recipe, identity, entry, learned)
     read.tier = sample.tier
-    learned: Learned | None = None
-    if entry.count:
-        learned = entry.learned
-        if learned is None or learned.recipe is not recipe:
-            return _NEW
-        if learned.values is None:
-            return _VALUES
-        if learned.identity != identity:
-            return _OTHER_KEY
     return Ready(binding, read, recipe, entry, learned, time.perf_counter())
+
+
+def _learned(entry: Entry, recipe: Recipe, identity: tuple[Any, ...]) -> Learned | Left | None:
+    if not entry.count:
+        return None
+    learned: Learned | None = entry.learned
+    if learned is None or learned.recipe is not recipe:
+        return _NEW
+    if learned.values is None:
+        return _VALUES
+    return learned if learned.identity == identity else _OTHER_KEY
+
+
+async def ask(session: Session, unconfirmed: Unconfirmed) -> Ready | Left:
+    """Ask the server whether the entry holds.
+
+    A server that does not answer is not asked again by the long way: it hears of the failure.
+    """
+    binding, read, recipe, identity, entry, learned = unconfirmed
+    assert read.key is not None  # as named
+    try:
+        sample = await binding.store.confirm(read.key, read.names, entry)
+    except TransportError as error:
+        vars(session)[FAILED] = str(error)
+        return _GONE
+    if (
+        sample is None
+        or sample.bypass is not None
+        or decide(read.names, read.keys, sample).entry is not entry
+    ):
+        return _VOID
+    if surface.holds(session, identity):  # another task uses the session, which SQLAlchemy does not allow
+        return _HELD
+    if not surface.is_at_rest(session):
+        return _TRANSACTION
+    read.tier = sample.tier
+    return Ready(binding, read, recipe, entry, learned, time.perf_counter(), "confirmed")
 
 
 def serve(session: Session, ready: Ready) -> Any:
     """Make the object, and record the hit as the long way does."""
-    binding, read, recipe, entry, learned, looked_up = ready
+    binding, read, recipe, entry, learned, looked_up, way = ready
     surface.begin(session)
     made = None
     if learned is not None and learned.values is not None:
@@ -312,7 +366,7 @@ def serve(session: Session, ready: Ready) -> Any:
                 read, entry, entry.count, read.tier or binding.store.tier, looked_up - read.started
             )
         )
-    ways["direct"] += 1
+    ways[way] += 1
     return made
 
 

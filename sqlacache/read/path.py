@@ -28,6 +28,10 @@ HEARS = "_sqlacache_hears"
 """Where a :class:`sqlacache.DirectSession` that learns has a list, for what it is answered from."""
 
 
+FAILED = "_sqlacache_failed"
+"""Where such a session has why the server did not answer when it was asked for the read that now begins."""
+
+
 class Explained(Exception):
     """Ends a dry read once it is known what it is (never leaves :mod:`sqlacache.explain`, which looks it up)."""
 
@@ -60,6 +64,9 @@ class ReadPath:
             read.reason = self.identifier.run(state, bind, options, read)
         else:
             read.reason, read.why = "rewritten", "the session's get_bind() does not take a bind"
+        failed = vars(state.session).pop(FAILED, None)
+        if failed is not None and read.reason is None:
+            read.reason, read.why = "backend_unavailable", failed
         if options.get("sqlacache_explain"):
             raise Explained(self.binding, read, refresh=bool(options.get("sqlacache_refresh")))
         if read.key is None or read.reason is not None or not self.binding.store.keeps_bytes:

@@ -134,6 +134,12 @@ class MemoryStore:
     def at_hand(self, key: str, names: Sequence[str]) -> Sample | None:
         return self.lookup(key, names)
 
+    def unconfirmed(self, key: str) -> Entry | None:
+        return None  # everything is at hand
+
+    async def confirm(self, key: str, names: Sequence[str], entry: Entry) -> Sample | None:
+        return None
+
     def peek(self, key: str, names: Sequence[str]) -> Sample:
         with self._lock:
             entry = self._entries.get(key)

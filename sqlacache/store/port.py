@@ -36,6 +36,18 @@ class Store(Protocol):
         """Return what :meth:`lookup` would, if that takes nobody outside of this process; ``None`` otherwise."""
         ...
 
+    def unconfirmed(self, key: str) -> Entry | None:
+        """Return what this process has of an entry, which holds if :meth:`confirm` says so; ``None`` if nothing."""
+        ...
+
+    async def confirm(self, key: str, names: Sequence[str], entry: Entry) -> Sample | None:
+        """Ask only whether an ``entry`` of :meth:`unconfirmed` holds; ``None`` if it does not.
+
+        For who has more to do with an entry that holds than to decode it, and does as if nothing were here otherwise.
+        Raises :class:`~sqlacache.errors.TransportError`.
+        """
+        ...
+
     def peek(self, key: str, names: Sequence[str]) -> Sample:
         """Do as :meth:`lookup` does, without counting as a use of the entry (for explanations)."""
         ...

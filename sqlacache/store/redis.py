@@ -127,6 +127,17 @@ class RedisStore:
         held = self.pushed.get(key)
         return unasked(held) if held is not None and self.pushed.is_live else None
 
+    def unconfirmed(self, key: str) -> Entry | None:
+        return self.local.get(key) if self.local is not None else None
+
+    async def confirm(self, key: str, names: Sequence[str], entry: Entry) -> Sample | None:
+        arrived = self._arrived
+        found = await self.transport.in_time(inf, self._fetch(key, names, with_entry=False))
+        sample = self._sampled(key, len(names), found, arrived, with_entry=False)
+        if sample.under != entry.under or not _holds(entry, sample.stamps):
+            return None
+        return sample._replace(entry=entry, gone=None, tier="local")
+
     def peek(self, key: str, names: Sequence[str]) -> Sample:
         return self._ask(key, names, with_entry=True)
 
@@ -147,13 +158,17 @@ class RedisStore:
         """Ask the server for the stamps of an entry and, if it is not here, for the entry."""
         arrived = self._arrived
         found = self._wait(within, self._fetch(key, names, with_entry=with_entry))
+        return self._sampled(key, len(names), found, arrived, with_entry=with_entry)
+
+    def _sampled(self, key: str, count: int, found: Found, arrived: int, *, with_entry: bool) -> Sample:
+        """Say what a lookup of ``count`` stamps has found; ``arrived`` is what had when it was asked."""
         if found.mode is not None and found.mode in _MODES:
-            return _nothing(len(names), "disabled", f"the mode of all processes is {_text(found.mode)}")
+            return _nothing(count, "disabled", f"the mode of all processes is {_text(found.mode)}")
         if found.fence is not None and found.fence.isdigit():
-            return _nothing(len(names), "protocol_mismatch", self.layout.other(found.fence))
+            return _nothing(count, "protocol_mismatch", self.layout.other(found.fence))
         if found.generation is None:
             gone: MissReason | None = "generation_changed" if found.data is not None else None
-            return Sample(None, [None] * len(names), gone)
+            return Sample(None, [None] * count, gone)
         under = Generation(found.generation, arrived)
         stamps: list[Any] = [decode_stamp(stamp) for stamp in found.stamps]
         if not with_entry:
