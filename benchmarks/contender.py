@@ -25,6 +25,10 @@ EVERYTHING: Mapping[Any, Any] = {"*": {"timeout": 3600}}
 """Configuration: all models, entries that live longer than a run."""
 
 
+WAYS: Mapping[str | None, str] = {"default": "direct", "pushed": "direct", "validated": "confirmed"}
+"""Which way gets of direct sessions take, by the local tier."""
+
+
 class Unfair(Exception):
     """A contender did not do what its name says: the figures would mean something else."""
 

@@ -22,7 +22,7 @@ from sqlacache import AsyncDirectSession
 from sqlacache.direct import ways
 from sqlacache_telemetry import Telemetry
 
-from .contender import EVERYTHING, Contender, Unfair
+from .contender import EVERYTHING, WAYS, Contender, Unfair
 from .decorator import DECORATOR, DECORATOR_REDIS, decorated
 from .models import Customer, Setting
 from .peer import PEER_MEMORY, PEER_NO_CACHE, PEER_REDIS, peers
@@ -84,7 +84,6 @@ class Direct(Contender):
         deadline = time.monotonic() + (
             10 if self.local == "pushed" else 0
         )  # announcements come when they come
-        way = "confirmed" if self.local == "validated" else "direct"
         while True:
             for number in range(2 * work.keys):
                 await work.run(self.sessions, self.options, number)
@@ -93,7 +92,7 @@ class Direct(Contender):
             ways.clear()
             for number in range(work.keys):
                 await work.run(self.sessions, self.options, number)
-            if not why and set(ways) == {way}:
+            if not why and set(ways) == {WAYS[self.local]}:
                 return answer
             if time.monotonic() > deadline:
                 raise Unfair(f"{self.name}, {work.name}: not direct: {sorted(why) or sorted(ways)}")
