@@ -34,6 +34,7 @@ MAX_DEPTH = 16
 _BIGINT, _DECIMAL, _DATETIME, _DATETIME_ZONED, _DATE, _TIME, _TIME_ZONED, _TIMEDELTA, _UUID, _UUID_ASYNCPG = (
     range(10)
 )
+_DATETIME_NAMED = 10
 _BYTEARRAY, _IP, _TUPLE, _SET, _FROZENSET, _MEMORYVIEW = range(16, 22)
 _FOREIGN_FIRST = 32
 _KEY_DICT, _KEY_SET, _KEY_ENUM = range(64, 67)  # only ever in keys
@@ -79,7 +80,14 @@ def _dump_zone(zone: dt.tzinfo | None) -> Any:
         return None
     if type(zone) is dt.timezone:
         return list(zone.__getinitargs__())  # type: ignore[attr-defined]  # of pickle's protocol, not in typeshed
-    if type(zone) is ZoneInfo and _ZONE_KEY.fullmatch(zone.key or "") and ZoneInfo(zone.key) is zone:
+    if type(zone) is ZoneInfo:
+        return _name_of(zone)
+    raise SerializationError(f"no safe byte form for the time zone {zone!r}")
+
+
+@lru_cache(maxsize=256)
+def _name_of(zone: ZoneInfo) -> str:
+    if _ZONE_KEY.fullmatch(zone.key or "") and ZoneInfo(zone.key) is zone:
         return zone.key
     raise SerializationError(f"no safe byte form for the time zone {zone!r}")
 
@@ -87,22 +95,32 @@ def _dump_zone(zone: dt.tzinfo | None) -> Any:
 def _load_zone(stored: Any) -> dt.tzinfo | None:
     if stored is None:
         return None
-    if type(stored) is list:
-        return dt.timezone(*stored)
-    if not _ZONE_KEY.fullmatch(stored):
+    return dt.timezone(*stored) if type(stored) is list else _zone_named(stored)
+
+
+@lru_cache(maxsize=256)
+def _zone_named(name: str) -> ZoneInfo:
+    if not _ZONE_KEY.fullmatch(name):  # which would be the path of a file
         raise SerializationError("not the name of a time zone")
-    return ZoneInfo(stored)
+    return ZoneInfo(name)
 
 
 def _dump_datetime(value: dt.datetime) -> Any:
     zone = value.tzinfo
     if value.fold or (zone is not None and zone is not dt.timezone.utc):
-        local = value.replace(tzinfo=None).isoformat()
-        return ExtType(_DATETIME_ZONED, pack([local, value.fold, _dump_zone(zone)]))
+        local, name = value.replace(tzinfo=None).isoformat(), _dump_zone(zone)
+        if type(name) is str and not value.fold:  # what psycopg returns for every timestamptz
+            return ExtType(_DATETIME_NAMED, f"{local} {name}".encode())
+        return ExtType(_DATETIME_ZONED, pack([local, value.fold, name]))
     if zone is None:
         return ExtType(_DATETIME, value.isoformat().encode())
     since = value - _EPOCH
     return Timestamp(since.days * 86400 + since.seconds, since.microseconds * 1000)  # decoded in C
+
+
+def _load_datetime_named(data: bytes) -> dt.datetime:
+    local, _, name = data.decode().partition(" ")
+    return dt.datetime.fromisoformat(local).replace(tzinfo=_zone_named(name))
 
 
 def _load_datetime_zoned(members: list[Any]) -> dt.datetime:
@@ -160,6 +178,7 @@ _LEAVES: dict[type, Callable[[Any], Any]] = {
 
 _LEAF_LOADERS: dict[int, Callable[[bytes], Any]] = {
     _BIGINT: lambda data: int.from_bytes(data, "big", signed=True),
+    _DATETIME_NAMED: _load_datetime_named,
     _DATE: lambda data: dt.date.fromordinal(*_ORDINAL.unpack(data)),
     _TIME: lambda data: dt.time.fromisoformat(data.decode()),
     _TIMEDELTA: lambda data: dt.timedelta(*_DURATION.unpack(data)),

@@ -112,6 +112,8 @@ VALUES = {
     "folded datetime in utc": dt.datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=UTC),
     "datetime with offset": dt.datetime(2024, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=-5, seconds=7))),
     "datetime with named offset": dt.datetime(2024, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1), "CET")),
+    "datetime in utc by name": dt.datetime(2024, 2, 29, 12, 30, 1, 5, tzinfo=ZoneInfo("Etc/UTC")),
+    "datetime in a gap": dt.datetime(2024, 3, 31, 2, 30, tzinfo=ZoneInfo("Europe/Berlin")),
     "datetime in a zone": dt.datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin")),
     "date": dt.date(2024, 2, 29),
     "first date": dt.date.min,
