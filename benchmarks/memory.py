@@ -31,8 +31,8 @@ from sqlacache import Observer
 from .grown import CONTEXT, Grown
 from .measure import fresh_database
 from .models import Customer, create_and_fill
-from .parts import Chart, Part, Place
-from .spread import Spread
+from .parts import Chart, Goal, Part, Place
+from .spread import Spread, spread
 from .text import table
 
 NAME = "memory"
@@ -47,6 +47,9 @@ WHAT: Mapping[str, tuple[int, int]] = {
 CUSTOMERS = 2_200
 ASKED = 200
 """Keys whose size the server is asked for."""
+IN_PROCESS = ("mem://", "redis, validated")
+LEAST, MOST = 0.8, 1.2
+"""Of what an entry takes, that it is to be counted as."""
 PAGE = resource.getpagesize()
 
 
@@ -168,15 +171,18 @@ async def _run(place: Place, quick: bool, progress: Callable[[str], None]) -> Pa
         finally:
             _clean(client, prefix)
             client.close()
-    return Part(NAME, TITLE, list(_lines(found)), {"bytes_per_entry": found}, charts=[_chart(found)])
+    return Part(
+        NAME, TITLE, list(_lines(found)), {"bytes_per_entry": found}, _goals(found), charts=[_chart(found)]
+    )
 
 
 def _here(client: Any, task: Task) -> dict[str, float]:
     """Return the bytes per entry in a process, by what tells them."""
     traced = _in_process(replace(task, traced=True))
     again = replace(task, grown=replace(task.grown, prefix=f"{task.grown.prefix}-again"))
-    resident = _in_process(again)
-    return {"counted": traced["counted"], "allocated": traced["held"], "resident": resident["held"]}
+    resident = {"resident": _in_process(again)["held"]}
+    counted, held = traced["counted"], traced["held"]
+    return {"counted": counted, "allocated": held, "counted per allocated": counted / held, **resident}
 
 
 def _there(client: Any, task: Task) -> dict[str, float]:
@@ -216,10 +222,11 @@ def _clean(client: Any, prefix: str) -> None:
 
 
 def _lines(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[str]:
-    yield "  Bytes per entry in a process: counted by max_bytes (encoded), allocated by Python, and resident"
-    for store in ("mem://", "redis, validated"):
+    yield "  Bytes per entry in a process: counted by max_bytes, allocated by Python, the first by the second, resident"
+    columns = ["counted", "allocated", "counted per allocated", "resident"]
+    for store in IN_PROCESS:
         yield f"  {store}"
-        yield from table(list(found[store]), ["counted", "allocated", "resident"], _cell(found[store]), 14)
+        yield from table(list(found[store]), columns, _cell(found[store]), 22)
     yield from (
         "",
         "  Bytes on Redis: the entry's value, MEMORY USAGE of entry and stamp, growth of used_memory per entry",
@@ -232,6 +239,21 @@ def _cell(works: Mapping[str, Mapping[str, float]]) -> Callable[[str, str], str]
     return lambda what, column: (
         f"{works[what][column]:,.2f}" if "per" in column else f"{works[what][column]:,.0f}"
     )
+
+
+def _goals(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Goal]:
+    ratios = {
+        f"{what}, {store}": told["counted per allocated"]
+        for store in IN_PROCESS
+        for what, told in found[store].items()
+    }
+    over = tuple(ratios)
+    least, most = min(ratios, key=lambda one: ratios[one]), max(ratios, key=lambda one: ratios[one])
+    text = "What max_bytes counts of an entry against what Python has allocated."
+    return [
+        Goal("counted, least", f"{text} Worst: {least}.", spread([ratios[least]]), LEAST, True, over),
+        Goal("counted, most", f"{text} Worst: {most}.", spread([ratios[most]]), MOST, False, over),
+    ]
 
 
 def _chart(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Chart:

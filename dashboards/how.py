@@ -113,9 +113,9 @@ CAPACITY = Row(
         Panel(
             "Bytes in processes",
             "bytes",
-            "Encoded bytes of these entries; max_bytes (64 MiB with Redis unless configured) is the most. "
-            "Flat at the top, with evictions by size: raise max_bytes if the process has memory, which "
-            "takes several times that.",
+            "Memory that these entries take, stamps and keys included; max_bytes (64 MiB with Redis unless "
+            "configured, for each database) is the most. Flat at the top, with evictions by size: raise "
+            "max_bytes if the process has memory.",
             (Query(now.gauge(names.BYTES, "sum", "instance", "cache"), "{{instance}} {{cache}}"),),
             width=6,
         ),

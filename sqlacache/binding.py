@@ -10,7 +10,6 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
@@ -18,9 +17,10 @@ from sqlalchemy.schema import Table
 
 from .canonical import Canonical
 from .debugging import Debug
-from .decisions import Drop, Received
-from .evictions import evictions_elsewhere
+from .events import listen_to, stop_listening_to
 from .forks import renew
+from .leaving import Leaving, copied
+from .listening import Told
 from .logs import CATALOG_UNREADABLE, log
 from .read.path import ReadPath
 from .read.replay import MARKER, Capture
@@ -31,8 +31,7 @@ from .write.catalog import Catalog, read_catalog
 from .write.commit import DialectHooks
 from .write.consequences import Consequences
 from .write.dml import Change
-from .write.ledger import Ledger, existing_ledger, ledger_of
-from .write.owed import Owed
+from .write.ledger import INFO_KEY, Ledger, existing_ledger, ledger_of
 from .write.path import WritePath
 from .write.phases import Commit
 from .write.rawsql import classify
@@ -95,23 +94,29 @@ class Binding:
             database,
             max_bytes=self.settings.backend.max_bytes,
             lease=self.settings.lease,
-            on_drop=self._dropped,
+            on_drop=Told(self.settings.name, database, self.observers).dropped,
         )
-        self.owed = Owed(self)
+        self.owed = manager.owed_of(database)
         self.debug = Debug(self) if self.settings.debug else None
         self._shapes: dict[str, set[str]] = {}
         self.recipes: dict[Any, Any] = {}
         """What :mod:`.direct_way` knows of the models whose gets it has seen."""
         self.reads = ReadPath(self)
         self.writes = WritePath(self)
-        self._hooks = DialectHooks(self)
+        self.hooks = DialectHooks(self)
         self.epoch = next(_epochs)
+        self._held = f"_sqlacache_{self.epoch}"
+        """Attribute of the engine that keeps this binding, as long as the engine is there."""
         self.attached = False
         """Whether it is listening to the engine."""
         self._unseen = 0
         """Connections that were checked out before the engine was bound, and are not back yet: at most so many."""
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
         """Records of the connections that left the pool since, as long as some that left before are not back."""
+        self._records: weakref.WeakSet[Any] = weakref.WeakSet()
+        """Records of the connections that have a ledger of ours."""
+        self.leaving: Leaving | None = None
+        """Once the engine is unbound."""
         self._pool_before: Any = None
         self._before: Commit | None = None
         self.forked()
@@ -136,10 +141,11 @@ class Binding:
         self._unseen = sys.maxsize if count is not None else 0
         # In this order: the COMMIT of a connection that is seen as it leaves the pool is met, and whatever it wrote.
         # Those that threads took before are counted last.
-        self._hooks.install()
+        vars(self.engine)[self._held] = self
+        self.hooks.install(self.engine)
         self.attached = True
         for name, listener in self._listeners:
-            event.listen(self.engine, name, listener)
+            listen_to(self.engine, name, listener)
         if count is not None:
             with self._counting:
                 self._unseen = max(0, count() - len(self._seen))
@@ -161,13 +167,38 @@ class Binding:
     def detach(self) -> None:
         """Stop listening; afterwards nothing of ours is left on the engine or its dialect."""
         self.attached = False
-        self._hooks.remove()
         with self._counting:
             before, self._before = self._before, None
+            self._unseen = 0
         if before is not None:
             before.unmark()  # the next binding looks by itself who is out
+        if self.leaving is None:
+            self._let_go()
+        else:
+            self.leaving.give_up()
+
+    def leave(self) -> None:
+        """Serve and store nothing any more; stop listening once the transactions under way have ended."""
+        self.attached = False
+        found = [(record.info.get(INFO_KEY), record.in_use) for record in copied(self._records)]
+        seen = [one for one in found if one[0] is not None and one[0].epoch == self.epoch]
+        self.leaving = Leaving(seen, lambda: self._unseen > 0, self._let_go)
+        self.leaving.look()
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the engine was unbound and nothing of ours is left on it."""
+        return self.leaving is not None and self.leaving.is_over
+
+    def _let_go(self) -> None:
+        self.hooks.remove(self.engine)
+        vars(self.engine).pop(self._held, None)
         for name, listener in self._listeners:
-            event.remove(self.engine, name, listener)
+            stop_listening_to(self.engine, name, listener)
+        for record in copied(self._records):
+            ledger = record.info.get(INFO_KEY)
+            if ledger is not None and ledger.epoch == self.epoch and not ledger.session_state:
+                record.info.pop(INFO_KEY, None)
 
     def read_catalog(self, connection: Any) -> None:
         """Read from the database what the metadata does not know (on a synchronous connection)."""
@@ -201,20 +232,31 @@ class Binding:
 
     def _checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
         ledger = ledger_of(record)
-        ledger.epoch = self.epoch
+        if ledger.epoch != self.epoch:
+            ledger.epoch = self.epoch
+            self._records.add(record)
+        if self.leaving is not None:
+            self.leaving.checked_out(ledger)
         if self._unseen and self.engine.pool is self._pool_before:  # not another one, after dispose()
             self._seen.add(record)
             self._look_who_is_out(0)
 
     def _checkin(self, dbapi_connection: Any, record: Any) -> None:
         if self._unseen:
+            self._records.add(record)
             self._seen.discard(record)
             self._look_who_is_out(1)  # this one, which the pool takes back in a moment
+        self._ended(record)
 
     def _detach(self, dbapi_connection: Any, record: Any) -> None:
         if self._unseen:
             self._seen.discard(record)
             self._look_who_is_out(0)
+
+    def _ended(self, record: Any) -> None:
+        ledger = record.info.get(INFO_KEY) if self.leaving is not None else None
+        if self.leaving is not None and ledger is not None:
+            self.leaving.ended(ledger)
 
     def _look_who_is_out(self, returning: int) -> None:
         """Settle once every connection that was out before the engine was bound is back.
@@ -232,6 +274,8 @@ class Binding:
                     before, self._before = self._before, None
         if before is not None:
             before.settle()
+        if self.leaving is not None:
+            self.leaving.look()
 
     def executed(
         self, connection: Any, ledger: Ledger | None, cursor: Any, statement: str, context: Any
@@ -245,6 +289,8 @@ class Binding:
             3. a writer commits, seen by nobody; the engine is bound again, and they would be served.
         """
         if not self.attached:
+            if self.leaving is not None and self.leaving.follows(ledger):
+                self.writes.after_statement(connection, ledger, cursor, statement, context)
             return
         capture = context.execution_options.get(MARKER)
         if isinstance(capture, Capture):
@@ -266,20 +312,13 @@ class Binding:
         uncommitted write counts, also for a session that holds no connection yet.
         """
         if self.shares_connection:
-            return {table for ledger in self._dirty_ledgers() for table in ledger.tables()}
+            return {table for ledger in copied(self.dirty) for table in ledger.tables()}
         if connection is None:
             return set()
         ledger = existing_ledger(connection)
         if ledger is None or ledger.epoch != self.epoch:
             return {EVERYTHING}  # checked out before the engine was bound: nobody saw what it wrote
         return ledger.tables() if ledger else set()
-
-    def _dirty_ledgers(self) -> list[Ledger]:
-        while True:
-            try:
-                return list(self.dirty)
-            except RuntimeError:  # another thread wrote meanwhile, and the set has changed
-                continue
 
     def has_session_state(self, connection: Any) -> bool:
         """Tell whether a SET has changed what rows mean on this connection."""
@@ -376,30 +415,3 @@ class Binding:
     def rows_of(self, entry: Entry) -> Sequence[tuple[Any, ...]]:
         """Return an entry's rows, of which the caller may do what it likes."""
         return entry.rows if entry.data is None else self.settings.codec.decode_rows(entry.data).rows
-
-    def received(self, announcement: Any) -> None:
-        """Tell observers what another process announced that it has committed."""
-        if announcement.phase != 2:
-            return
-        name, at = self.settings.name, announcement.at
-        lag = max(0.0, time.time() - at)
-        self.observers.received(
-            Received(
-                name,
-                self.database,
-                announcement.origin,
-                tuple(touched.table for touched in announcement.touched),
-                tuple(touched.cause for touched in announcement.touched if touched.cause is not None),
-                at,
-                lag,
-                evictions_elsewhere(name, self.database, announcement, lag),
-            )
-        )
-
-    def resynced(self, entries: int, why: str) -> None:
-        """Tell that entries left the pushed tier, because announcements may have been missed."""
-        if entries:
-            self.observers.dropped(Drop(self.settings.name, "", "resync", entries))
-
-    def _dropped(self, table: str, entries: int) -> None:
-        self.observers.dropped(Drop(self.settings.name, table, "size", entries))

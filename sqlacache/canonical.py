@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import types as sqltypes
 from sqlalchemy.engine import Dialect
@@ -90,6 +91,8 @@ class Canonical:
         self.strings = strings or {}
         self._by_column: dict[Column[Any], Canonicaliser | None] = {}
         self._raw: dict[Column[Any], bool] = {}
+        self.plans: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        """What :mod:`.write.dml` knows of compiled statements: here, so that it goes with the engine."""
 
     def of(self, column: Column[Any]) -> Canonicaliser | None:
         """Return the canonicaliser of ``column``, or ``None`` when nothing may be narrowed by it.

@@ -1,7 +1,8 @@
 """What a cache holds in the memory of this process: told to observers when it has changed, in the task that changed it.
 
 It is told after a fill, a hit that brought an entry here, and a call: nothing else makes or takes away entries but what
-comes before these, such as meeting one that has expired. It is not asked for when metrics are scraped: with several
+comes before these, such as meeting one that has expired. What stamps and announcements take besides is told along with
+it: as much as ``max_bytes`` counts. It is not asked for when metrics are scraped: with several
 processes, prometheus_client serves what each has written down.
 """
 
@@ -30,7 +31,7 @@ class Capacity:
         self._lock = threading.RLock()  # an observer that is told may make a call
 
     def tell(self) -> None:
-        """Tell how many entries there are and their bytes, if that is not what was told last."""
+        """Tell how many entries there are and the bytes that the stores count, if that is not what was told last."""
         observers = self._manager.observers
         if not observers.weigh:
             return

@@ -121,8 +121,9 @@ Args:
     old_values: ``read``: where a cached read is narrowed by a column, an UPDATE or DELETE by primary key first
         reads what that column was, under the lock that it takes anyway; ``widen``: it touches all such reads
         instead.
-    max_entry_bytes: A result larger than this is not stored.
-    max_bytes: Room for entries in this process: 256 MiB for ``mem://``, 64 MiB for the local tier unless given.
+    max_entry_bytes: A result whose encoded form is larger than this is not stored.
+    max_bytes: Memory that entries may take of this process, for each database: 256 MiB for ``mem://``, 64 MiB for
+        the local tier unless given.
     lease: Seconds longer than the longest COMMIT; a writer that did not come back by then is taken for dead.
     local: With Redis, ``"validated"`` (the default) keeps decoded rows in this process and asks Redis only whether
         they still hold; ``"pushed"`` does not ask while Redis announces every commit, and may be behind by

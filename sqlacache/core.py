@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
+from weakref import WeakSet, WeakValueDictionary, ref
 
 from cashews import Cache
 from sqlalchemy import inspect
@@ -21,7 +22,7 @@ from .backend import masked
 from .binding import Binding
 from .capacity import Capacity
 from .config import Policy, Settings
-from .databases import database_name, is_in_memory, is_one_of_several_workers, same_database
+from .databases import database_name, is_in_memory, is_one_of_several_workers, root_of, same_database
 from .decisions import FLEET_MODES, MODES, Eviction, Mode
 from .errors import CacheError, ConfigError, TransportError
 from .evictions import EvictionHook
@@ -37,6 +38,7 @@ from .recovery import Recovery
 from .store.opening import set_up
 from .testing.recorder import Recorder, record
 from .write.dml import Change
+from .write.owed import Owed
 
 OWED_WAIT = 5.0
 """Seconds that ``disconnect()`` waits for invalidations that are owed."""
@@ -68,8 +70,12 @@ class Core:
             self.backend.breaker.on_open = self.recovery.start
             self.backend.breaker.on_failure = partial(self.observers.backend_failed, settings.name)
         self._mode: Mode = settings.mode
-        self.bindings: list[Binding] = []
-        """One per engine bound."""
+        self._bindings: list[ref[Binding]] = []
+        self._leaving: WeakSet[Binding] = WeakSet()
+        """Of engines that were unbound while their transactions were under way."""
+        self.owing: set[Owed] = set()
+        """What is owed to the backend, one per database."""
+        self._owed: WeakValueDictionary[str, Owed] = WeakValueDictionary()
         self._bypassed: ContextVar[bool] = ContextVar(f"sqlacache_bypassed_{settings.name}", default=False)
         self.forked()
         renew(self, last=True)
@@ -94,17 +100,35 @@ class Core:
 
     # -- binding -------------------------------------------------------------------------------------------------------
 
+    @property
+    def bindings(self) -> list[Binding]:
+        """One per engine that is bound; it belongs to the engine, and goes when nobody has that any more."""
+        return [binding for one in self._bindings if (binding := one()) is not None]
+
+    def hold(self, binding: Binding) -> None:
+        """Count a binding in, as long as its engine is there."""
+        self._bindings = [*(one for one in self._bindings if one() is not None), ref(binding)]
+
+    def owed_of(self, database: str) -> Owed:
+        """Return what is owed for a database, of which several engines may be bound."""
+        owed = self._owed.get(database)
+        if owed is None:
+            owed = self._owed[database] = Owed(self, database)
+        return owed
+
+    def tell_owed(self) -> None:
+        """Tell observers how much is owed."""
+        self.observers.owed(self.name, sum(len(owed) for owed in list(self.owing)))
+
     async def _bind(self, engine: Any, database: str | None) -> None:
-        root = engine
-        while hasattr(root, "_proxied"):
-            root = root._proxied
+        root = root_of(engine)
         name = database or database_name(root.url)
         async with self._alone():
             bound = events.binding_of(root.dialect)
             if bound is not None:
                 if bound.manager is not self:
                     raise ConfigError(
-                        f"bind: the engine is bound to the cache {bound.settings.name!r} already; disconnect that first"
+                        f"bind: the engine is bound to the cache {bound.settings.name!r} already; unbind it there first"
                     )
                 if database is not None and bound.database != database:
                     raise ConfigError(
@@ -122,6 +146,7 @@ class Core:
                         f"bind: the name {name!r} belongs to {masked(str(other.engine.url))}; give "
                         f"{masked(str(root.url))} another one with database=..."
                     )
+            await self._tidy()
             self.models.refresh()
             self.settings.resolve(self.models.mappers, is_mapped, self.models.all)
             await self.cashews.init()
@@ -130,10 +155,10 @@ class Core:
             await self.front.call(_read_catalog, root, binding)
             await self.front.call(binding.attach)
             events.add(binding)
-            self.bindings.append(binding)
+            self.hold(binding)
             listen(self, binding)
         self.observers.bound(self.settings.name, sorted(self._configured_tables()))
-        self.observers.owed(self.settings.name, sum(len(one.owed) for one in self.bindings))
+        self.tell_owed()
         self.capacity.tell()
         if self.settings.backend.is_memory and is_one_of_several_workers():
             log(
@@ -175,14 +200,47 @@ class Core:
                     wanted.add(name)
         return wanted
 
+    async def _unbind(self, engine: Any) -> None:
+        root = root_of(engine)
+        async with self._alone():
+            binding = events.binding_of(root.dialect)
+            if binding is None:
+                return
+            if binding.manager is not self:
+                raise ConfigError(
+                    f"unbind: {masked(str(root.url))} is bound to the cache {binding.settings.name!r}, "
+                    f"not to {self.name!r}"
+                )
+            events.discard(binding)
+            self._leaving.add(binding)
+            binding.leave()
+            self._bindings = [one for one in self._bindings if one() is not binding]
+            await self._tidy()
+        self.capacity.tell()
+
+    async def _tidy(self) -> None:
+        """Forget what was kept for engines that are no longer bound, or no longer there."""
+        events.tidy()
+        self._bindings = [one for one in self._bindings if one() is not None]
+        for binding in list(self._leaving):
+            if binding.has_left:
+                self._leaving.discard(binding)
+        awaited = {owed.database for owed in list(self.owing)}
+        awaited.update(binding.database for binding in list(self._leaving))
+        await self.backend.keep({binding.database for binding in self.bindings}, awaited)
+
     async def _disconnect(self) -> None:
         async with self._alone():
             for what in await self.recovery.drain(OWED_WAIT):
                 self.undelivered(what)
-            while self.bindings:
-                binding = self.bindings.pop()
+            self.owing.clear()
+            self._owed = WeakValueDictionary()
+            for binding in [*self.bindings, *self._leaving]:
                 events.discard(binding)
                 await self.front.call(binding.detach)
+            self._bindings.clear()
+            self._leaving.clear()
+            events.tidy()
             await self.cashews.close()
         self.capacity.tell()
 

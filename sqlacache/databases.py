@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from typing import Any
 
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, Engine
 
 
 def is_one_of_several_workers() -> bool:
@@ -13,6 +14,14 @@ def is_one_of_several_workers() -> bool:
     workers = os.environ.get("WEB_CONCURRENCY", "").encode(errors="surrogateescape")
     several = workers.isdigit() and workers.lstrip(b"0") not in (b"", b"1")
     return several or multiprocessing.parent_process() is not None
+
+
+def root_of(engine: Any) -> Engine:
+    """Return the engine that was made with a pool, of which others are by ``execution_options()``."""
+    while hasattr(engine, "_proxied"):
+        engine = engine._proxied
+    root: Engine = engine
+    return root
 
 
 def database_name(url: URL) -> str:

@@ -96,7 +96,7 @@ Parameters = Mapping[str, str]
 """Of a statement, as ``debug=True`` has them: bind names to values, or to their types where values stay hidden."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cause:
     """The write that replaced a stamp: what a miss names when it is asked why."""
 
@@ -130,7 +130,7 @@ class StampChange(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What was decided for one read, and why. Times are seconds; ``size`` is bytes."""
+    """What was decided for one read, and why. Times are seconds; ``size`` is bytes of the encoded rows."""
 
     cache: str
     op: Op

@@ -122,6 +122,7 @@ class Recipe:
         "like",
         "manager",
         "mapper",
+        "mark",
         "names",
         "parameters",
         "plan",
@@ -129,6 +130,7 @@ class Recipe:
     )
 
     def __init__(self, mapper: Any, plan: Plan, loaded: surface.Loaded) -> None:
+        self.mark = object()
         self.mapper = mapper
         self.manager = mapper.class_manager
         self.size = surface.size_of(mapper)
@@ -174,7 +176,8 @@ class Unfit(NamedTuple):
 class Learned(NamedTuple):
     """What was made of an entry's row: kept in :attr:`.Entry.learned`."""
 
-    recipe: Recipe
+    mark: object
+    """Of its recipe, which has the engine's statement: an entry may be there longer than the engine."""
     identity: tuple[Any, ...]
     values: tuple[Any, ...] | None
     """In the order of :attr:`Recipe.names`; ``None`` if they may not be shared."""
@@ -316,7 +319,7 @@ def _learned(entry: Entry, recipe: Recipe, identity: tuple[Any, ...]) -> Learned
     if not entry.count:
         return None
     learned: Learned | None = entry.learned
-    if learned is None or learned.recipe is not recipe:
+    if learned is None or learned.mark is not recipe.mark:
         return _NEW
     if learned.values is None:
         return _VALUES
@@ -399,7 +402,9 @@ def learn(entity: Any, ident: Any, heard: Sequence[Heard], loaded: Any) -> None:
     recipe.name(again, key)
     if (again.key, again.names, again.keys) != (read.key, read.names, read.keys):
         return
-    entry.learn(Learned(recipe, seen.identity, _shareable(mapper, seen.attributes, dialect)))
+    assert read.key is not None  # of a hit
+    what = Learned(recipe.mark, seen.identity, _shareable(mapper, seen.attributes, dialect))
+    binding.store.learn(read.key, entry, what)
 
 
 def _remember(binding: Binding, entity: type, what: Recipe | Unfit) -> None:

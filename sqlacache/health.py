@@ -44,7 +44,7 @@ async def health(manager: Core, *, strict: bool) -> Health:
             opened = backend.breaker.opened_at
             since = "" if opened is None else f" (for {time.time() - opened:.0f} s)"
             reasons.append(f"the backend does not answer{since}: {error}")
-    owed = [binding.owed.describe() for binding in manager.bindings if binding.owed]
+    owed = [owed.describe() for owed in list(manager.owing)]
     status: Status = "owed" if owed else "degraded" if reasons else "ok"
     return Health(status, (*(f"owed: {what}" for what in owed), *reasons), not strict or status == "ok")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from .decisions import Cause, Decision, Invalidation
 from .observers import Observer
+
+Remembered = TypeVar("Remembered")
 
 
 class Past(NamedTuple):
@@ -52,12 +54,12 @@ class History(Observer):
     @property
     def decisions(self) -> tuple[Decision, ...]:
         """The last decisions, oldest first."""
-        return tuple(self._decisions)
+        return _all(self._decisions)
 
     @property
     def invalidations(self) -> tuple[Invalidation, ...]:
         """The last invalidations by this process, oldest first."""
-        return tuple(self._invalidations)
+        return _all(self._invalidations)
 
     def completed(self, cause: Cause) -> Cause:
         """Return ``cause`` with where it came from, if this process wrote it and remembers."""
@@ -75,3 +77,11 @@ class History(Observer):
         decisions = self.decisions
         since = decisions[0].at if self._forgot and decisions else self._began
         return Past(tuple(one for one in decisions if one.key == key), since, not self._forgot)
+
+
+def _all(remembered: Iterable[Remembered]) -> tuple[Remembered, ...]:
+    while True:
+        try:
+            return tuple(remembered)
+        except RuntimeError:
+            continue  # another thread, or a finaliser, has remembered something meanwhile

@@ -6,21 +6,62 @@ connection of this process, and ends with ``disconnect()``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
+from .decisions import Drop, Received
 from .errors import CacheError
-from .observers import Observer
+from .evictions import evictions_elsewhere
+from .observers import Observer, Observers
 
 if TYPE_CHECKING:
     from .binding import Binding
     from .core import Core
 
 
+class Told:
+    """Tells observers what becomes of a database's entries without a read: it belongs to no engine of it."""
+
+    def __init__(self, name: str, database: str, observers: Observers) -> None:
+        self._name = name
+        self._database = database
+        self._observers = observers
+
+    def received(self, announcement: Any) -> None:
+        """Tell what another process announced that it has committed."""
+        if announcement.phase != 2:
+            return
+        at = announcement.at
+        lag = max(0.0, time.time() - at)
+        self._observers.received(
+            Received(
+                self._name,
+                self._database,
+                announcement.origin,
+                tuple(touched.table for touched in announcement.touched),
+                tuple(touched.cause for touched in announcement.touched if touched.cause is not None),
+                at,
+                lag,
+                evictions_elsewhere(self._name, self._database, announcement, lag),
+            )
+        )
+
+    def resynced(self, entries: int, why: str) -> None:
+        """Tell that entries left the pushed tier, because announcements may have been missed."""
+        if entries:
+            self._observers.dropped(Drop(self._name, "", "resync", entries))
+
+    def dropped(self, table: str, entries: int) -> None:
+        """Tell that entries left for want of room."""
+        self._observers.dropped(Drop(self._name, table, "size", entries))
+
+
 def listen(manager: Core, binding: Binding) -> None:
     """Listen to what other processes commit to a database, if somebody wants to hear of it; again changes nothing."""
     if manager.backend.transport is not None:
-        wanted = binding.received if manager.observers.listen else None
-        manager.backend.listen(binding.store, wanted, binding.resynced)
+        told = Told(manager.name, binding.database, manager.observers)
+        wanted = told.received if manager.observers.listen else None
+        manager.backend.listen(binding.store, wanted, told.resynced)
 
 
 def add_observer(manager: Core, observer: Observer) -> None:

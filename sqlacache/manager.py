@@ -39,13 +39,30 @@ class CacheManager(Core):
             ConfigError: A model cannot be imported or is not mapped; the engine belongs to another cache; the name is
                 taken by another database.
         """
-        await self._bind(_sync_engine(engine), database)
+        await self._bind(_sync_engine(engine, "bind"), database)
+
+    async def unbind(self, engine: AsyncEngine | Engine) -> None:
+        """Let go of one engine, such as that of a tenant or a test, before or after it is disposed of.
+
+        From here on nothing that is read on it is served or stored, and nothing of ours listens to it. Transactions
+        under way, which have a connection by now, are followed to their end: what they write is invalidated when they
+        commit, and until the last of them has ended, the engine is listened to for their sake. What this process has
+        stored goes with the last engine of its database; what is owed to the backend stays owed.
+
+        Args:
+            engine: The engine, one made from it by ``execution_options()``, or its ``sync_engine``. Unbinding one that
+                is not bound changes nothing.
+
+        Raises:
+            ConfigError: Not such an engine; or it is bound to another cache.
+        """
+        await self._unbind(engine if _is_sync_face(engine) else _sync_engine(engine, "unbind"))
 
     async def disconnect(self) -> None:
         """Unbind every engine and forget every entry of this process; nothing of ours listens anywhere afterwards.
 
         Invalidations that are owed to the backend are waited for, a few seconds at most; an error in the log says what
-        could not be delivered.
+        could not be delivered. Transactions under way are not followed, as :meth:`unbind` does: let them end first.
         """
         await self._disconnect()
 
@@ -158,8 +175,12 @@ def _of(session: Any, called: str) -> AsyncSession:
     return session
 
 
-def _sync_engine(engine: Any) -> Engine:
+def _is_sync_face(engine: Any) -> bool:
+    return isinstance(engine, Engine) and engine.dialect.is_async
+
+
+def _sync_engine(engine: Any, called: str) -> Engine:
     if not isinstance(engine, AsyncEngine):
         hint = "; for an Engine there is configure_sync()" if isinstance(engine, Engine) else ""
-        raise ConfigError(f"bind: takes an AsyncEngine, got {type(engine).__name__}{hint}")
+        raise ConfigError(f"{called}: takes an AsyncEngine, got {type(engine).__name__}{hint}")
     return engine.sync_engine

@@ -58,7 +58,7 @@ class Observer:
         """Hear how many invalidations are owed to the backend now."""
 
     def capacity(self, cache: str, entries: int, size: int) -> None:
-        """Hear how many entries this process holds now, and their bytes, encoded."""
+        """Hear how many entries this process holds now, and the bytes of memory that ``max_bytes`` counts."""
 
     def observer_failed(self, observer: str) -> None:
         """Hear that an observer of this class (perhaps this one) raised; what this raises is only counted."""

@@ -43,7 +43,7 @@ class Recovery:
         """Whether the server is to be probed or something is owed."""
         manager = self._manager
         breaker = manager.backend.breaker
-        return (breaker is not None and breaker.is_open) or any(binding.owed for binding in manager.bindings)
+        return (breaker is not None and breaker.is_open) or bool(manager.owing)
 
     def start(self) -> None:
         """Begin, unless it is under way; where nothing can be begun, somebody else will."""
@@ -105,9 +105,8 @@ class Recovery:
                 cache=name,
                 seconds=seconds,
             )
-        for binding in manager.bindings:
-            if binding.owed:
-                await binding.owed.deliver()
+        for owed in list(manager.owing):
+            await owed.deliver()
 
     def _lost(self, opened: float, why: str) -> None:
         """Tell once of an outage."""
@@ -129,23 +128,22 @@ class Recovery:
     async def deliver_now(self, limit: float) -> list[str]:
         """Deliver what is owed, here and now, for at most ``limit`` seconds; say what was not delivered."""
         ends_at = time.monotonic() + limit
-        while any(binding.owed for binding in self._manager.bindings) and time.monotonic() < ends_at:
+        while self._manager.owing and time.monotonic() < ends_at:
             try:
                 await self._once()
             except TransportError as error:
                 self._not_answered(error)
             await self._manager.front.sleep(FIRST_WAIT)
-        return [binding.owed.describe() for binding in self._manager.bindings if binding.owed]
+        return [owed.describe() for owed in self._manager.owing]
 
     async def drain(self, limit: float) -> list[str]:
         """Wait at most ``limit`` seconds for what is owed, end, and say what was not delivered."""
-        owing = [binding for binding in self._manager.bindings if binding.owed]
-        if owing:
+        if self._manager.owing:
             self.start()
             if self._worker is not None:
                 await self._worker.join(limit)
         await self.stop()
-        return [binding.owed.describe() for binding in owing if binding.owed]
+        return [owed.describe() for owed in self._manager.owing]
 
     async def stop(self) -> None:
         """End it."""

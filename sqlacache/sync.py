@@ -44,7 +44,11 @@ class SyncCacheManager(Core):
         Raises:
             ConfigError: As :meth:`.CacheManager.bind`.
         """
-        finish(self._bind(_checked(engine), database))
+        finish(self._bind(_checked(engine, "bind"), database))
+
+    def unbind(self, engine: Engine) -> None:
+        """Let go of one engine; see :meth:`.CacheManager.unbind`. Other threads may be using it."""
+        finish(self._unbind(_checked(engine, "unbind")))
 
     def disconnect(self) -> None:
         """Unbind every engine and forget every entry of this process; see :meth:`.CacheManager.disconnect`."""
@@ -107,13 +111,13 @@ class SyncCacheManager(Core):
         return finish(health(self, strict=strict))
 
 
-def _checked(engine: Any) -> Engine:
+def _checked(engine: Any, called: str) -> Engine:
     if not isinstance(engine, Engine):
         hint = "; for an AsyncEngine there is configure()" if isinstance(engine, AsyncEngine) else ""
-        raise ConfigError(f"bind: takes an Engine, got {type(engine).__name__}{hint}")
+        raise ConfigError(f"{called}: takes an Engine, got {type(engine).__name__}{hint}")
     if engine.dialect.is_async:
         raise ConfigError(
-            f"bind: takes an Engine with a driver that blocks, got one with {engine.dialect.driver}; "
+            f"{called}: takes an Engine with a driver that blocks, got one with {engine.dialect.driver}; "
             "for an AsyncEngine there is configure()"
         )
     return engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Coroutine, Hashable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -12,6 +13,8 @@ from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from ..errors import TransportError
+from .patience import Patience
+from .port import BUSY
 
 CANCEL_AGAIN = 0.1
 """Seconds after which a task that was cancelled and goes on is cancelled again: before Python 3.12, ``wait_for`` loses
@@ -44,7 +47,13 @@ class AsyncFront:
         return await asyncio.gather(*coroutines, return_exceptions=True)
 
     async def within(self, seconds: float, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return await asyncio.wait_for(coroutine, seconds)
+        with Patience(seconds):
+            return await coroutine
+
+    async def is_busy(self) -> bool:
+        began = time.monotonic()
+        await asyncio.sleep(0)
+        return time.monotonic() - began >= BUSY
 
     def lock(self) -> AbstractAsyncContextManager[Any]:
         return asyncio.Lock()

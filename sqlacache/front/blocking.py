@@ -70,6 +70,9 @@ class BlockingFront:
         finally:
             self._here.ends_at = before
 
+    async def is_busy(self) -> bool:
+        return False
+
     @property
     def ends_at(self) -> float | None:
         """When the time of this thread's call is up, on the monotonic clock, if :meth:`within` limits it."""

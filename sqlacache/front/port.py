@@ -11,6 +11,9 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+BUSY = 0.01
+"""Seconds that a turn of a busy event loop takes at least."""
+
 
 class Worker(Protocol):
     """Work in the background: a task, or a thread."""
@@ -55,6 +58,9 @@ class Front(Protocol):
 
     async def within(self, seconds: float, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Carry out a coroutine. Raises :class:`TimeoutError` (or asyncio's) when it takes longer."""
+
+    async def is_busy(self) -> bool:
+        """Tell whether the loop is late: whether one of its turns takes :data:`BUSY` seconds."""
 
     def lock(self) -> AbstractAsyncContextManager[Any]:
         """Return a lock for those who share a :meth:`home`."""

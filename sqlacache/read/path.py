@@ -16,8 +16,8 @@ from ..forks import renew
 from ..store.stamps import Entry, Verdict, decide
 from .flight import Flights
 from .identify import Identifier, Read
-from .replay import MARKER, Capture, Replay, Rewritten, is_replay, lend, replay_engine
-from .session import bind_options, own_load_options, takes_bind
+from .replay import MARKER, Capture, Replay, Rewritten, lend, replay_engine
+from .session import bind_options, invoke_plainly, marked, real_bind, takes_bind
 from .verify import Verifier
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class ReadPath:
                 raise Rewritten("get_bind")
             lend(state.session, engine, bind_options(bind, read.held))
             result = state.invoke_statement(
-                bind_arguments={"bind": engine}, execution_options=_options(state, replay)
+                bind_arguments={"bind": engine}, execution_options=marked(state, replay)
             )
         except Rewritten:
             read.reason, read.why = (
@@ -220,7 +220,7 @@ class ReadPath:
         looked_up = time.perf_counter()
         capture = Capture(plan.compiled, read.parameters)
         result = state.invoke_statement(
-            execution_options=_options(state, capture), bind_arguments=_real_bind(inherited, state)
+            execution_options=marked(state, capture), bind_arguments=real_bind(inherited, state)
         )
         lookup_seconds, load_seconds = looked_up - read.started, time.perf_counter() - looked_up
         if capture.mismatched or capture.rows is None:
@@ -270,7 +270,7 @@ class ReadPath:
         error: BaseException | None = None
         try:
             result = state.invoke_statement(
-                execution_options=_options(state, capture), bind_arguments=_real_bind(inherited, state)
+                execution_options=marked(state, capture), bind_arguments=real_bind(inherited, state)
             )
         except BaseException as raised:
             error = raised
@@ -366,9 +366,7 @@ class ReadPath:
         tried = read.reason == "rewritten" and read.key is not None
         if plain and not tried and not read.waited:
             return None
-        return state.invoke_statement(
-            execution_options=_options(state, None), bind_arguments=_real_bind(inherited, state)
-        )
+        return invoke_plainly(state, inherited)
 
     def hit(self, read: Read, entry: Entry, rows: int, tier: Tier, lookup_seconds: float) -> Decision:
         """Return the decision of a hit: by position and with no more steps than it takes, since most reads are hits."""
@@ -439,17 +437,3 @@ class ReadPath:
         )
         debug = self.binding.debug
         return decision if debug is None else debug.completed(decision, read)
-
-
-def _options(state: Any, marker: Capture | Replay | None) -> dict[str, Any]:
-    """Return the execution options to invoke a statement with."""
-    return {MARKER: marker, **own_load_options(state.execution_options)}
-
-
-def _real_bind(inherited: Replay | None, state: Any) -> dict[str, Any]:
-    """Give a statement nested under a hit the bind that its parent's caller gave, if any."""
-    if inherited is not None:
-        return {"bind": inherited.bind}
-    if is_replay(state.bind_arguments.get("bind")):
-        return {"bind": None}
-    return {}

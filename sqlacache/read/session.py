@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.orm import Session
 from sqlalchemy.util import concurrency
 
-from .replay import is_replay
+from .replay import MARKER, Capture, Replay, is_replay
 
 STRICT_LEVELS = frozenset({"REPEATABLE READ", "SERIALIZABLE", "SNAPSHOT"})
 
@@ -86,6 +86,27 @@ def own_load_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if load is None or "sa_top_level_orm_context" not in options:
         return {}
     return {name: getattr(load, f"_{name}") for name in ("autoflush", "populate_existing") if name in options}
+
+
+def marked(state: Any, marker: Capture | Replay | None) -> dict[str, Any]:
+    """Return the execution options to invoke a statement with."""
+    return {MARKER: marker, **own_load_options(state.execution_options)}
+
+
+def real_bind(inherited: Replay | None, state: Any) -> dict[str, Any]:
+    """Give a statement nested under a hit the bind that its parent's caller gave, if any."""
+    if inherited is not None:
+        return {"bind": inherited.bind}
+    if is_replay(state.bind_arguments.get("bind")):
+        return {"bind": None}
+    return {}
+
+
+def invoke_plainly(state: Any, inherited: Replay | None) -> Any:
+    """Run a statement as it would run without the cache, also if it is nested under a hit."""
+    return state.invoke_statement(
+        execution_options=marked(state, None), bind_arguments=real_bind(inherited, state)
+    )
 
 
 def in_greenlet() -> bool:

@@ -70,6 +70,14 @@ class ClusterStore(RedisStore):
                 stamps[place] = stamp
         return Found(_joined([generation for generation, *_ in answers]), fence, mode, data, stamps)
 
+    async def _mget(
+        self, table: str, others: Sequence[str], stamps: Sequence[str]
+    ) -> tuple[bytes | None, bytes | None, Sequence[bytes | None], Sequence[bytes | None]]:
+        """Return what is at keys that lie together: the generation if it is of this run, the fence, and theirs."""
+        keys = [self.layout.generation(table), self.layout.fence(table), *others]
+        values, run_id = await self.transport.call(b"MGET", *keys, *stamps)
+        return self._of_run(values[0], run_id), values[1], values[2 : len(keys)], values[len(keys) :]
+
     async def _sample(
         self, names: Sequence[str], by_table: Mapping[str, Sequence[Shape]], ttl: float
     ) -> tuple[bytes, bytes, Sequence[bytes | None]]:

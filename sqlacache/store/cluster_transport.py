@@ -14,7 +14,8 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
@@ -24,7 +25,7 @@ from ..errors import TransportError
 from ..front.port import Front
 from .breaker import FAILURES as FAILURES_IN_A_ROW
 from .breaker import describe
-from .transport import FAILURES, Answer, Transport, name_of
+from .transport import CONNECT, FAILURES, Answer, Transport, name_of
 
 Address = tuple[str, int]
 
@@ -110,6 +111,8 @@ class ClusterTransport(Transport):
         return [(_text(address), why) for address, why in self._shut.items()]
 
     def _failed_at(self, address: Address, error: BaseException, name: str, took: float) -> None:
+        if not self._is_news(error):
+            return
         if self.breaker.on_failure is not None:
             self.breaker.on_failure(name, error)
         if not self._is_gone(error, took):
@@ -118,6 +121,10 @@ class ClusterTransport(Transport):
         if self._failures[address] >= FAILURES_IN_A_ROW and address not in self._shut:
             self._shut[address] = describe(error)
             self.breaker.open(error)
+
+    def _not_opened_at(self, address: Address, error: BaseException) -> None:
+        if address not in self._shut:
+            self._failed_at(address, error, CONNECT, 0.0)
 
     async def probe(self) -> None:
         """Ask who has which slot, and each of them whether all is well. Raises :class:`TransportError`."""
@@ -199,14 +206,22 @@ class ClusterTransport(Transport):
 
     def _make_pool(self) -> Any:
         options = {**self._wire.of_url(self.url), **self._wire.PARSER, **self._of_connections()}
-        return _Nodes(self.url, options, self.front, self._wire)
+        return _Nodes(self.url, options, self.front, self._wire, self._not_opened_at)
 
 
 class _Nodes:
     """The pools of one event loop, or of all threads."""
 
-    def __init__(self, url: str, options: Mapping[str, Any], front: Front, wire: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any],
+        front: Front,
+        wire: Any,
+        failed: Callable[[Address, BaseException], None],
+    ) -> None:
         self.learning = front.lock()
+        self._failed = failed
         self._front = front
         self._wire = wire
         self._url = url
@@ -219,7 +234,8 @@ class _Nodes:
         pool = self._pools.get(address)
         if pool is None:
             host, port = address
-            made = self._wire.pool(self._front, {**self._options, "host": host, "port": port})
+            options = {**self._options, "host": host, "port": port}
+            made = self._wire.pool(self._front, options, partial(self._failed, address))
             pool = self._pools.setdefault(address, made)  # another thread may have made one, too
         return pool
 

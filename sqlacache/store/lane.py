@@ -4,16 +4,15 @@ redis-py's pool lends a connection to one command at a time, in several turns of
 times what the system and the server take. A lookup may be repeated, and its answer is one array of byte strings; only
 that is expected here. Where the server answers with an error, the lookup is sent again over one of the pool.
 
-The connection is redis-py's, so that it is opened, encrypted and introduced as the others are, and packs the commands;
-hiredis reads the answers. What is redis-py's own affair and used here is ``_writer``, whose asyncio transport is taken
-over. Without that attribute, or without hiredis, lookups go by the pool.
+The connection is redis-py's, so that it is opened, encrypted and introduced as the others are; hiredis packs the
+commands and reads the answers. What is redis-py's own affair and used here is ``_writer``, whose asyncio transport is
+taken over. Without that attribute, or without hiredis, lookups go by the pool.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
 try:
@@ -26,6 +25,9 @@ from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import TimeoutError as TimedOut
 
 Values = list[bytes | None]
+
+AGAIN = 0.1
+"""The part of the limit after which those who are overdue are looked at again."""
 
 
 class Lane(asyncio.Protocol):
@@ -44,7 +46,9 @@ class Lane(asyncio.Protocol):
         self.is_open = not transport.is_closing()
         """Whether it takes further lookups."""
         self._loop = asyncio.get_running_loop()
-        self._timeout = timeout
+        self._timeout = timeout * (1 - AGAIN)
+        self._again = timeout * AGAIN
+        self._looked_at = 0.0
         self._asked: deque[tuple[asyncio.Future[Values | None], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._unsent: list[bytes] = []
@@ -58,13 +62,15 @@ class Lane(asyncio.Protocol):
         """Whether an answer is still to come."""
         return bool(self._asked)
 
-    async def ask(self, command: Sequence[str | bytes]) -> Values | None:
-        """Send a command and return the array that the server answers, or ``None`` if it answers with an error.
+    def ask(self, command: tuple[str | bytes, ...]) -> asyncio.Future[Values | None]:
+        """Send a command; awaited, what is returned gives the array that the server answers, ``None`` for an error.
 
-        Raises redis-py's TimeoutError and ConnectionError.
+        Both raise redis-py's ConnectionError, and awaiting its TimeoutError.
         """
         if not self.is_open:
             raise ConnectionLost("the connection was lost")
+        # First: what cannot be packed must not be among those that an answer comes for.
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub takes a tuple of one
         answered: asyncio.Future[Values | None] = self._loop.create_future()
         ends_at = self._loop.time() + self._timeout
         self._asked.append((answered, ends_at))
@@ -72,8 +78,8 @@ class Lane(asyncio.Protocol):
             self._timer = self._loop.call_at(ends_at, self._look_at_time)
         if not self._unsent:
             self._loop.call_soon(self._send)
-        self._unsent.extend(self.connection.pack_command(*command))
-        return await answered
+        self._unsent.append(packed)
+        return answered
 
     def _send(self) -> None:
         """Send what was asked in this turn of the loop: one system call, and the server is woken up once."""
@@ -118,11 +124,17 @@ class Lane(asyncio.Protocol):
                 answered.set_exception(ConnectionLost(f"the connection was lost: {why}"))
 
     def _look_at_time(self) -> None:
-        """Let those go who have waited for too long; nobody new is to wait behind them."""
+        """Let those go who have waited for too long; nobody new is to wait behind them.
+
+        Who is found overdue has a last part of the limit left, however late that is: the loop may have been busy, and
+        their lookups sent just now, or their answers here already.
+        """
         now, self._timer = self._loop.time(), None
+        before, self._looked_at = self._looked_at, now
         for answered, ends_at in self._asked:
-            if ends_at > now:
-                self._timer = self._loop.call_at(ends_at, self._look_at_time)
+            if ends_at > before:
+                again_at = ends_at if ends_at > now else now + self._again
+                self._timer = self._loop.call_at(again_at, self._look_at_time)
                 return
             self.is_open = False
             if not answered.done():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..decisions import Cause, FillOutcome
 from ..tags import Shape, TableTouch
@@ -82,6 +82,10 @@ class Store(Protocol):
 
         One that was sampled under another generation (:attr:`.Entry.under`) is never served.
         """
+        ...
+
+    def learn(self, key: str, entry: Entry, what: Any) -> None:
+        """Keep ``what`` was made of an entry's rows with it (:attr:`.Entry.learned`), if it is here and still kept."""
         ...
 
     def shapes(self, tables: Iterable[str]) -> Mapping[str, tuple[Hashable, tuple[Shape, ...]]]:

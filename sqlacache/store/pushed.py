@@ -20,14 +20,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from sys import getsizeof
 
 from ..tags import table_stamp
+from . import weight
 from .announcing import Announcement
 from .local import LocalTier
 from .stamps import Entry, Sample, StampView
 
 MAX_REMEMBERED = 100_000
-"""Stamps whose last announcement is remembered; beyond it, everything sampled before is void."""
+"""Stamps whose last announcement is remembered; beyond it, or a quarter of the room, everything sampled before is
+void."""
+_PLACE = weight.slot(dict) + getsizeof(1 << 20)
 
 
 class Generation(bytes):
@@ -45,7 +49,7 @@ class PushedTier(LocalTier):
     """A local tier that announcements keep fresh.
 
     Args:
-        max_bytes: Room, in bytes of the entries' encoded form.
+        max_bytes: Room, in bytes of memory, of which what is remembered of announcements takes a quarter at most.
         bound: Seconds that an answer may be behind the newest commit.
         on_drop: Called with a table's name and a number of entries when entries leave for want of room.
     """
@@ -60,7 +64,12 @@ class PushedTier(LocalTier):
         self._live_until = 0.0
         self._last: dict[str, int] = {}
         """Number of the last announcement of each stamp."""
+        self._noted = 0
+        """Bytes of these."""
         self._floor = 0
+
+    def _beside(self) -> int:
+        return self._noted
 
     @property
     def is_live(self) -> bool:
@@ -76,9 +85,15 @@ class PushedTier(LocalTier):
         with self._lock:
             self._live_until = 0.0
             self.arrived += 1
-            self._floor = self.arrived
-            self._last.clear()
+            self._forget()
             return len(self._entries)
+
+    def _forget(self) -> None:
+        """Take everything sampled until now for void: what was announced since is no longer known."""
+        self._floor = self.arrived
+        self._last.clear()
+        self.bytes -= self._noted
+        self._noted = 0
 
     def announce(self, announcement: Announcement) -> None:
         """Void what an announcement touches."""
@@ -95,11 +110,17 @@ class PushedTier(LocalTier):
         """
         with self._lock:
             self.arrived += 1
-            if len(self._last) > MAX_REMEMBERED:
-                self._last.clear()
-                self._floor = self.arrived
+            if len(self._last) > MAX_REMEMBERED or self._noted > self.max_bytes // 4:
+                self._forget()
+            more = 0
             for name in names:
+                if name not in self._last:
+                    more += _PLACE + weight.text(name)
                 self._last[name] = self.arrived
+            self._noted += more
+            self.bytes += more
+            self._make_room()
+        self._tell_dropped()
 
     def get(self, key: str) -> Entry | None:
         entry = super().get(key)

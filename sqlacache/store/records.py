@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple, get_args
 from zlib import crc32
@@ -25,13 +26,19 @@ import msgpack
 from ..decisions import Cause, EvictionCause
 from ..errors import SerializationError
 from ..tags import Shape
+from .codec import Rows
 from .stamps import Entry
+from .values import ROOM
 
 PROTOCOL = 1
 """Number of this format and of the rules that go with it; it is part of every key and of the generation."""
 MAX_CAUSE = 1000
 """Bytes of a cause within a stamp, at most; the keys of the rows written are left out beyond it."""
 
+KNOWN = 2_000
+"""Stamps that stay parsed: some 1 MB of them."""
+MAX_KNOWN = 2 * MAX_CAUSE
+"""Bytes of a stamp that stays parsed, at most."""
 MAX_HEADER = 1 << 20
 """Bytes of an entry's header, at most; more are none of ours."""
 
@@ -48,6 +55,8 @@ _STAMP_TYPES = (str, int, int)
 _TRACE = re.compile("00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """A W3C ``traceparent``."""
 _MAGIC = b"sqle"
+NOT_DECODED = Rows((), (), True)
+"""Stands for rows that nobody is to have: they stay encoded."""
 _CAUSES = frozenset(get_args(EvictionCause))
 
 
@@ -68,12 +77,14 @@ class Header(NamedTuple):
 class RemoteStamp:
     """A stamp as the server has it; its cause is decoded only if somebody asks."""
 
-    __slots__ = ("_cause", "in_flight", "nonce", "version")
+    __slots__ = ("_cause", "in_flight", "nonce", "until", "version")
 
-    def __init__(self, nonce: int, version: int, in_flight: bool, cause: bytes) -> None:
+    def __init__(self, nonce: int, version: int, until: int | None, cause: bytes) -> None:
         self.nonce = nonce
         self.version = version
-        self.in_flight = in_flight
+        self.in_flight = until is not None
+        self.until = until
+        """When the last of its marks ends, in milliseconds since the epoch; ``None`` without marks."""
         self._cause = cause
 
     @property
@@ -86,19 +97,27 @@ def decode_stamp(data: bytes | None) -> RemoteStamp | None:
     """Return a stamp; ``None`` for one that is not there or that is not of this format."""
     if data is None:
         return None
+    stamp = _known(data) if len(data) <= MAX_KNOWN else _parse(data)
+    if stamp is not None and stamp.until is not None and stamp.until > (time.time() + _FAR) * 1000:
+        return None  # a mark that nothing will ever end is none of ours
+    return stamp
+
+
+def _parse(data: bytes) -> RemoteStamp | None:
+    """Return a stamp as its bytes say."""
     found = _STAMP.match(data)
     if found is None:
         return None
     nonce, version, tokens, cause = found.groups()
     try:
-        if tokens:
-            # One that nothing will ever end is no mark of ours.
-            latest = max(int(token.rpartition(b":")[2]) for token in tokens.split(b","))
-            if latest > (time.time() + _FAR) * 1000:
-                return None
-        return RemoteStamp(int(nonce, 16), int(version), tokens != b"", cause)
+        marks = [int(token.rpartition(b":")[2]) for token in tokens.split(b",")] if tokens else ()
+        return RemoteStamp(int(nonce, 16), int(version), max(marks, default=None), cause)
     except ValueError:
         return None
+
+
+_known = lru_cache(maxsize=KNOWN)(_parse)
+"""As :func:`_parse`: the same bytes come with every lookup until the stamp is replaced."""
 
 
 def encode_cause(cause: Cause) -> bytes:
@@ -159,7 +178,7 @@ def encode_shape(shape: Shape) -> bytes:
     """Return a shape's byte form, the same in every process."""
     footprint = None if shape.footprint is None else sorted(shape.footprint)
     keyed = list(shape.shown) or shape.keyed
-    data: bytes = msgpack.packb([shape.table, list(shape.columns), footprint, keyed])
+    data: bytes = msgpack.packb([shape.table, list(shape.columns), footprint, keyed], buf_size=ROOM)
     return data
 
 
@@ -184,7 +203,7 @@ def encode_entry(entry: Entry, rows: bytes) -> bytes:
     said += [entry.load_seconds, entry.count]
     if entry.trace is not None:
         said.append(entry.trace)
-    header: bytes = msgpack.packb(said)
+    header: bytes = msgpack.packb(said, buf_size=ROOM)
     return b"".join((_ENTRY.pack(_MAGIC, crc32(header), len(header)), header, rows))
 
 
@@ -226,20 +245,31 @@ def decode_header(data: bytes) -> Header:
 
 def decode_entry(data: bytes) -> Entry:
     """Return an entry whose rows are still encoded (``data``); raise :class:`SerializationError` for other bytes."""
+    header, rows = split_entry(data)
+    return entry_of(header, header.under, rows, NOT_DECODED)
+
+
+def split_entry(data: bytes) -> tuple[Header, bytes]:
+    """Return an entry's header and its encoded rows; raise :class:`SerializationError` for other bytes."""
     try:
         header = decode_header(data)
     except EOFError as error:
         raise SerializationError("an entry that was cut") from error
+    return header, data[header.end :]
+
+
+def entry_of(header: Header, under: Any, encoded: bytes, rows: Rows) -> Entry:
+    """Return an entry; it keeps its rows encoded if they are not to be shared."""
     return Entry(
         stamps=header.stamps,
-        description=(),
-        rows=(),
-        data=data[header.end :],
+        description=rows.description,
+        rows=() if rows.mutable else rows.rows,
+        data=encoded if rows.mutable else None,
         stored_at=header.stored_at,
         expires_at=header.expires_at,
         load_seconds=header.load_seconds,
-        size=len(data) - header.end,
+        size=len(encoded),
         count=header.rows,
-        under=header.under,
+        under=under,
         trace=header.trace,
     )

@@ -15,7 +15,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import replace
 from math import inf
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from .layout import Layout
 from .local import LocalTier
 from .purging import purge
 from .pushed import Generation, PushedTier, unasked
-from .records import decode_entry, decode_stamp, encode_entry, encode_shape
+from .records import NOT_DECODED, Header, decode_stamp, encode_entry, encode_shape, entry_of, split_entry
 from .redis_commit import Commits, milliseconds, run
 from .scripts import FILL, SAMPLE
 from .stamps import Entry, Sample, StampView
@@ -95,6 +94,8 @@ class RedisStore:
         """Told how many entries left the pushed tier because announcements may have been missed, and why."""
         self._commits = self._make_commits()
         self._ours = b"%d|" % layout.spoken
+        self._looks_up = (b"MGET", layout.generation(EVERYTHING), layout.fence(EVERYTHING), layout.mode)
+        """How every lookup begins."""
         self._registered: dict[str, tuple[Any, int]] = {}
         self._expiries: OrderedDict[str, float] = OrderedDict()
 
@@ -112,7 +113,7 @@ class RedisStore:
         began = time.monotonic()
         sample = self._ask(key, names, with_entry=False)
         if sample.under == held.under and _holds(held, sample.stamps):
-            return sample._replace(entry=held, gone=None, tier="local")
+            return Sample(held, sample.stamps, under=sample.under, tier="local")
         if sample.bypass is not None or any(stamp is None or stamp.in_flight for stamp in sample.stamps):
             return self._with_stale(sample, held)
         # Another process may have filled it anew.
@@ -176,11 +177,11 @@ class RedisStore:
         if found.data is None:
             return Sample(None, stamps, self._why_gone(key), under=under)
         try:
-            entry = decode_entry(found.data)
-            if entry.under != under:
+            header, encoded = split_entry(found.data)
+            if header.under != under:
                 return Sample(None, stamps, "generation_changed", under=under)
-            if _holds(entry, stamps):
-                entry = self._opened(entry, under)
+            rows = self.codec.decode_rows(encoded) if _holds(header, stamps) else NOT_DECODED
+            entry = entry_of(header, under, encoded, rows)
         except SerializationError:
             return Sample(None, stamps, "corrupt", under=under)
         self._remember(key, entry)
@@ -188,20 +189,18 @@ class RedisStore:
 
     async def _fetch(self, key: str, names: Sequence[str], *, with_entry: bool) -> Found:
         layout = self.layout
-        others = [layout.mode, *([layout.entry(key, EVERYTHING)] if with_entry else [])]
-        generation, fence, (mode, *data), stamps = await self._mget(EVERYTHING, others, layout.stamps(names))
-        return Found(generation, fence, mode, data[0] if data else None, stamps)
+        keys = layout.stamps(names)
+        if with_entry:
+            keys.append(layout.entry(key, EVERYTHING))
+        values, run_id = await self.transport.call(*self._looks_up, *keys)
+        generation, fence, mode, *stamps = values
+        data = stamps.pop() if with_entry else None
+        return Found(self._of_run(generation, run_id), fence, mode, data, stamps)
 
-    async def _mget(
-        self, table: str, others: Sequence[str], stamps: Sequence[str]
-    ) -> tuple[bytes | None, bytes | None, Sequence[bytes | None], Sequence[bytes | None]]:
-        """Return what is at keys that lie together: the generation if it is of this run, the fence, and theirs."""
-        keys = [self.layout.generation(table), self.layout.fence(table), *others]
-        values, run_id = await self.transport.call(b"MGET", *keys, *stamps)
-        generation = values[0]
-        if generation is not None and not generation.startswith(b"%s%s|" % (self._ours, run_id)):
-            generation = None
-        return generation, values[1], values[2 : len(keys)], values[len(keys) :]
+    def _of_run(self, generation: bytes | None, run_id: bytes) -> bytes | None:
+        """Return a generation if it is of this run of the server, and of our protocol."""
+        ours = generation is not None and generation.startswith(b"%s%s|" % (self._ours, run_id))
+        return generation if ours else None
 
     def _wait(self, within: float, call: Coroutine[Any, Any, Any]) -> Any:
         """Await a call of a read, for what is left of its time."""
@@ -210,18 +209,6 @@ class RedisStore:
     @property
     def _arrived(self) -> int:
         return self.pushed.arrived if self.pushed is not None else 0
-
-    def _opened(self, entry: Entry, under: Any) -> Entry:
-        """Return an entry with its rows decoded. Raises :class:`SerializationError`."""
-        assert entry.data is not None  # as decode_entry made it
-        rows = self.codec.decode_rows(entry.data)
-        return replace(
-            entry,
-            description=rows.description,
-            rows=() if rows.mutable else rows.rows,
-            data=entry.data if rows.mutable else None,
-            under=under,
-        )
 
     def _remember(self, key: str, entry: Entry) -> None:
         self._expiries[key] = entry.expires_at
@@ -323,6 +310,10 @@ class RedisStore:
             self.local.put(key, entry)
         return "stored"
 
+    def learn(self, key: str, entry: Entry, what: Any) -> None:
+        if self.local is not None:
+            self.local.learn(key, entry, what)
+
     async def _store(self, key: str, entry: Entry, data: bytes, life: int) -> Any:
         layout, names = self.layout, [name for name, _, _ in entry.stamps]
         home = self._home(names)
@@ -330,9 +321,8 @@ class RedisStore:
         keys = [layout.generation(home), layout.fence(home), layout.entry(key, home)]
         keys += [layout.stamp(names[place], home) for place in beside]
         nonces = [b"%016x" % entry.stamps[place][2] for place in beside]
-        return (
-            await run(self.transport, layout.spoken, FILL, keys, "", self.lease, [data, life, *nonces])
-        ).value
+        stored = [data, life, *nonces]
+        return (await run(self.transport, layout.spoken, FILL, keys, "", self.lease, stored)).value
 
     def _beside(self, names: Sequence[str], home: str) -> Sequence[int]:
         """Return which of ``names`` one script can look at together with an entry of the table ``home``."""
@@ -433,8 +423,7 @@ class RedisStore:
     async def troubles(self) -> list[str]:
         """Return what keeps every process from serving, in words; raise :class:`TransportError` without an answer."""
         layout = self.layout
-        keys = (layout.mode, layout.fence(EVERYTHING))
-        (mode, fence), run = await self.transport.call(b"MGET", *keys)
+        (mode, fence), run = await self.transport.call(b"MGET", layout.mode, layout.fence(EVERYTHING))
         found = []
         if mode is not None and mode in _MODES:
             found.append(f"the mode of all processes is {_text(mode)}")
@@ -445,14 +434,12 @@ class RedisStore:
         return found
 
 
-def _holds(entry: Entry, stamps: Sequence[StampView | None]) -> bool:
+def _holds(entry: Entry | Header, stamps: Sequence[StampView | None]) -> bool:
     """Tell whether an entry's stamps are all current; :func:`.stamps.decide` says the rest."""
-    if len(entry.stamps) != len(stamps):
-        return False
-    return all(
-        stamp is not None and stamp.nonce == was[2] and not stamp.in_flight
-        for was, stamp in zip(entry.stamps, stamps)
-    )
+    for was, stamp in zip(entry.stamps, stamps):
+        if stamp is None or stamp.nonce != was[2] or stamp.in_flight:
+            return False
+    return len(entry.stamps) == len(stamps)
 
 
 def _nothing(count: int, reason: BypassReason, why: str) -> Sample:

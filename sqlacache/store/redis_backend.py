@@ -7,7 +7,7 @@ itself offers (``cache.cashews.get``, ``set``...) goes over the same connections
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from cashews import register_backend
@@ -29,6 +29,7 @@ from .pushed import PushedTier
 from .redis import RedisStore
 from .subscription import Subscription
 from .transport import Transport
+from .unbound import unneeded
 
 try:
     from cashews.picklers import PicklerType
@@ -106,6 +107,14 @@ class RedisBackend(CashewsRedis):
         store.on_received, store.on_resync = on_received, on_resync
         self.subscription.add(store.layout.channel, store, resets=(store.layout.generation(EVERYTHING),))
         self.subscription.start()
+
+    async def keep(self, bound: Collection[str], awaited: Collection[str]) -> None:
+        """Forget what this process has of every database that is not ``bound``; a writer who is ``awaited`` tells
+        the others by the same store as whoever binds it meanwhile."""
+        for database in unneeded(self._stores, bound, awaited):
+            self.subscription.remove(self._stores.pop(database))
+        if self.subscription.was_begun and not self.subscription.is_wanted:
+            await self.subscription.stop()
 
     def forked(self) -> None:
         """Listen again if the parent did: its thread is not here."""

@@ -25,9 +25,12 @@ class StampView(NamedTuple):
     """What last replaced it; ``None`` for one just seeded."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """A cached result. Times are seconds since the epoch; ``load_seconds`` is what the database took to answer."""
+    """A cached result. Times are seconds since the epoch; ``load_seconds`` is what the database took to answer.
+
+    ``size`` is the length of its rows' encoded form in bytes: what is stored, not what it takes of this process.
+    """
 
     stamps: tuple[tuple[str, int, int], ...]
     """Name, version and nonce of each stamp as sampled before the database was read."""
@@ -51,9 +54,18 @@ class Entry:
     learned: Any = field(default=None, compare=False, repr=False)
     """What a :class:`sqlacache.DirectSession` has learned of the rows, so that it goes when they go."""
 
+    weight: int = field(default=0, compare=False, repr=False)
+    """Bytes that it takes of this process, as whoever keeps it counts them (:mod:`.weight`)."""
+
     def learn(self, what: Any) -> None:
-        """Keep :attr:`learned`; nothing else of an entry ever changes."""
+        """Keep :attr:`learned`: only for a store's own ``learn``, which counts it."""
         object.__setattr__(self, "learned", what)
+
+    def weigh(self, weight: int, **common: Any) -> None:
+        """Keep :attr:`weight`, and equal objects that are held in ``common`` with others; nothing else ever changes."""
+        object.__setattr__(self, "weight", weight)
+        for name, value in common.items():
+            object.__setattr__(self, name, value)
 
 
 class Sample(NamedTuple):
@@ -95,7 +107,13 @@ def decide(names: Sequence[str], keys: frozenset[str], sample: Sample) -> Verdic
         keys: Those of them that are tags of single primary keys.
         sample: What the store had.
     """
-    stamps = sample.stamps
+    stamps, entry = sample.stamps, sample.entry
+    if entry is not None and len(entry.stamps) == len(names):  # the way of a hit
+        for name, stamp, (filled_name, _, nonce) in zip(names, stamps, entry.stamps):
+            if stamp is None or stamp.in_flight or stamp.nonce != nonce or name != filled_name:
+                break
+        else:
+            return Verdict(entry, None, (), None, False)
     in_flight = missing = False
     for stamp in stamps:
         if stamp is None:
@@ -103,16 +121,9 @@ def decide(names: Sequence[str], keys: frozenset[str], sample: Sample) -> Verdic
         elif stamp.in_flight:
             in_flight = True
     fillable = not (missing or in_flight)
-    entry = sample.entry
     if entry is None:
         reason: MissReason = "write_in_flight" if in_flight else (sample.gone or "absent")
         return Verdict(None, reason, (), None, fillable)
-    if fillable and len(entry.stamps) == len(names):  # the way of a hit
-        for name, stamp, (filled_name, _, nonce) in zip(names, stamps, entry.stamps):
-            if stamp is None or stamp.nonce != nonce or name != filled_name:
-                break
-        else:
-            return Verdict(entry, None, (), None, False)
     filled = {name: (version, nonce) for name, version, nonce in entry.stamps}
     changed: list[StampChange] = []
     cause: Cause | None = None

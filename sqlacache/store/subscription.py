@@ -82,6 +82,20 @@ class Subscription:
             self._resets |= {name.encode() for name in resets}
             self._listeners = listeners
 
+    def remove(self, listener: Listener) -> None:
+        """Hand ``listener`` nothing more; channels of which nobody hears are left."""
+        with self._lock:
+            kept = {
+                name: [one for one in listeners if one is not listener]
+                for name, listeners in self._listeners.items()
+            }
+            self._listeners = {name: listeners for name, listeners in kept.items() if listeners}
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody is to hear of anything."""
+        return bool(self._listeners)
+
     def start(self) -> None:
         """Begin to listen, in the running loop or in a thread."""
         with self._lock:
@@ -130,25 +144,35 @@ class Subscription:
             self._confirmed.clear()
             subscribed: set[bytes] = set()
             asked_at = sent_at = 0.0
+            has_looked = False
             while self._is_mine():
                 new = self._listeners.keys() - subscribed  # also what was added meanwhile
                 if new:
                     await pubsub.subscribe(*new)
                     subscribed |= new
+                gone = subscribed - self._listeners.keys()
+                if gone and self._listeners:  # else nobody listens in a moment
+                    await pubsub.unsubscribe(*gone)
+                    subscribed -= gone
+                    self._confirmed -= gone
                 now = time.monotonic()
-                if now - asked_at >= self._beat:
-                    if sent_at:
-                        raise TimeoutError("no answer to a PING")
-                    asked_at = now
+                is_due = now - asked_at >= self._beat
+                if is_due and not sent_at:
                     if await self._transport.is_at_master(pubsub):  # else nothing is proved
                         sent_at = now
                         await pubsub.ping()
+                    now = asked_at = time.monotonic()  # a busy loop may have taken a while to send it
+                elif is_due and has_looked:
+                    raise TimeoutError("no answer to a PING")
+                elif is_due:
+                    has_looked = True  # and looks again: a busy loop has not read what is there
                 patience = min(
                     LONGEST_WAIT, asked_at + self._beat - now
                 )  # a thread may be told to stop meanwhile
                 message = await pubsub.get_message(timeout=max(0.001, patience))
                 if message is None:
                     continue
+                has_looked = False
                 if message["type"] == "pong":
                     proved, sent_at = sent_at, 0.0
                     for listener in self._everyone(self._confirmed):

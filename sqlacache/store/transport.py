@@ -33,7 +33,7 @@ from ..errors import TransportError
 from ..forks import renew
 from ..front.asynchronous import AsyncFront
 from ..front.port import Front
-from . import wire_async, wire_blocking
+from . import connecting, wire_async, wire_blocking
 from .breaker import Breaker, describe
 from .scripts import Script
 
@@ -58,11 +58,13 @@ MAX_CONNECTIONS = 16
 """Per process and event loop: one thread sends and reads them all, and each costs a handshake of several commands."""
 LATE = 1.5
 """A timeout that took this many times as long was looked at late."""
+CONNECT = "CONNECT"
+"""What a connection that could not be opened counts as, when there is no command that waits for it."""
 LEAST_TIME = 0.005
 """With fewer seconds left of a read's time, no call is begun."""
+BUSY_TIME = 0.05
+"""What a call has all the same if it was the event loop that took the time, in seconds that do not count its turns."""
 TIMEOUTS = (TimedOut, TimeoutError, asyncio.TimeoutError)
-NO_CONNECTION = "No connection available"
-"""What redis-py says when every connection of the pool is taken for too long."""
 
 _OF_MASTER = frozenset({"host", "port", "path", "connection_class"})
 """What a URL says of a server's address."""
@@ -133,10 +135,23 @@ class Transport:
         return answer
 
     def _failed(self, error: BaseException, name: str, took: float = 0.0) -> None:
+        if not self._is_news(error):
+            return
         if self._is_gone(error, took):
             self.breaker.failed(error, name)
         elif self.breaker.on_failure is not None:
             self.breaker.on_failure(name, error)
+
+    @staticmethod
+    def _is_news(error: BaseException) -> bool:
+        """Tell whether an error is to be counted: that of a connection that many waited for counts once."""
+        attempt = connecting.of(error)
+        return not isinstance(error, connecting.Undecided) and (attempt is None or attempt.tell())
+
+    def _not_opened(self, error: BaseException) -> None:
+        """Hear that a connection could not be opened, which nobody waits for any more."""
+        if not self.breaker.is_open:
+            self._failed(error, CONNECT)
 
     def _is_gone(self, error: BaseException, took: float) -> bool:
         """Tell whether an error says that the server does not answer: a reason to stay away.
@@ -144,23 +159,34 @@ class Transport:
         None is that it answers, only not to this (out of memory, no permission); or that everybody waits for the
         connections there are; or that the event loop was busy, so that the time was up long ago when it was looked at.
         """
-        is_late = isinstance(error, TIMEOUTS) and took > LATE * self.timeout
-        return not (isinstance(error, ResponseError) or is_late or NO_CONNECTION in str(error))
+        is_late = isinstance(error, TIMEOUTS) and took > LATE * self.timeout and connecting.of(error) is None
+        return not (isinstance(error, ResponseError) or is_late or wire_async.NO_CONNECTION in str(error))
 
     def _check(self, pool: Any) -> None:
         """Raise :class:`~sqlacache.errors.TransportError` while nobody is to wait for the server of ``pool``."""
         self.breaker.check()
 
-    async def in_time(self, seconds: float, call: Coroutine[Any, Any, Any]) -> Any:
-        """Await a call for at most ``seconds``, what is left of a read's time; with enough, its own limit will do.
+    def in_time(self, seconds: float, call: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+        """Let a call take at most ``seconds``, what is left of a read's time; with enough, its own limit will do.
 
-        Raises :class:`~sqlacache.errors.TransportError` when the time is up.
+        If nothing is left, but the event loop is busy, then it was the loop that took the time of the calls before: the
+        call has a few of its turns.
+
+        What is returned raises :class:`~sqlacache.errors.TransportError` when the time is up.
         """
-        if seconds >= self.timeout:
-            return await call
+        return call if seconds >= self.timeout else self._limited(seconds, call)
+
+    async def _limited(self, seconds: float, call: Coroutine[Any, Any, Any]) -> Any:
         if seconds <= LEAST_TIME:
-            call.close()
-            raise TransportError("the calls before took the time that a read may wait for the cache")
+            is_busy = False
+            try:
+                is_busy = await self.front.is_busy()
+            finally:
+                if not is_busy:
+                    call.close()
+            if not is_busy:
+                raise TransportError("the calls before took the time that a read may wait for the cache")
+            seconds = BUSY_TIME
         try:
             return await self.front.within(seconds, call)
         except asyncio.TimeoutError as error:
@@ -185,9 +211,11 @@ class Transport:
     def _explained(self, error: BaseException) -> BaseException:
         """Return an error that says what redis-py's does not."""
         if self.url.startswith("rediss:") and "Timeout connecting" in str(error):
-            return TimedOut(
+            explained = TimedOut(
                 f"{error}: neither a connection nor TLS (is it spoken at this port?) in {self.timeout} s"
             )
+            vars(explained).update(vars(error))
+            return explained
         return error
 
     async def close(self) -> None:
@@ -270,7 +298,8 @@ class Transport:
     def _make_pool(self) -> Any:
         options = self._of_connections()
         if self.sentinel is None:
-            return self._wire.pool(self.front, {**options, **self._wire.of_url(self.url)})
+            options.update(self._wire.of_url(self.url))
+            return self._wire.pool(self.front, options, self._not_opened)
         kept = {key: value for key, value in self._wire.of_url(self.url).items() if key not in _OF_MASTER}
         common = {name: options[name] for name in _COMMON}
         return self._wire.master_pool(
@@ -280,6 +309,7 @@ class Transport:
             self.url,
             {**kept, **options},
             {**common, **self.sentinel.options},
+            self._not_opened,
         )
 
     def _of_connections(self) -> dict[str, Any]:
@@ -303,7 +333,7 @@ class Transport:
         try:
             return await self._exchange(pool, command, run_at, asking=asking)
         except (ConnectionLost, OSError) as error:
-            waited = isinstance(error, TIMEOUTS) or NO_CONNECTION in str(error)
+            waited = isinstance(error, TIMEOUTS) or wire_async.NO_CONNECTION in str(error)
             if waited or time.monotonic() - began > self.timeout / 2:
                 raise
         return await self._exchange(pool, command, run_at, asking=asking)
@@ -314,7 +344,7 @@ class Transport:
         if self.sentinel is not None:
             await self._see_who_is_master(pool)
         if command[0] in _LANED and not asking:
-            lane = await self._wire.lane(pool, self.timeout)
+            lane = self._wire.lane_at_hand(pool) or await self._wire.lane(pool, self.timeout)
             if lane is not None and command[0] == b"MGET":
                 self._check(pool)
                 values = await lane.ask(command)
@@ -324,13 +354,14 @@ class Transport:
         try:
             if command[0] not in _PROBES:
                 self._check(pool)  # again: others may have found out while this one waited for a connection
-            if asking:
-                await connection.send_command(b"ASKING")
-                await connection.read_response()
             if run_at:
                 command = [*command[:run_at], connection.sqlacache_run, *command[run_at + 1 :]]
-            await connection.send_command(*command)
-            return Answer(await connection.read_response(), connection.sqlacache_run)
+            with self._wire.waiting(connection):
+                if asking:
+                    await connection.send_command(b"ASKING")
+                    await connection.read_response()
+                await connection.send_command(*command)
+                return Answer(await connection.read_response(), connection.sqlacache_run)
         except ResponseError as error:
             if not _is_not_serving(error):
                 raise  # the connection is fine

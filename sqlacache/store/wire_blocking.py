@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from inspect import signature
 from typing import Any
 
@@ -48,7 +48,12 @@ def introducing(introduce: Callable[[Any], Coroutine[Any, Any, None]]) -> Any:
     return connected
 
 
-def pool(front: BlockingFront, options: Mapping[str, Any]) -> _Pool:
+def waiting(connection: Any) -> AbstractContextManager[None]:
+    """There is no loop that could be late."""
+    return nullcontext()
+
+
+def pool(front: BlockingFront, options: Mapping[str, Any], failed: Any) -> _Pool:
     return _Pool(BlockingConnectionPool(**options), front)  # type: ignore[no-untyped-call]  # as above
 
 
@@ -59,6 +64,7 @@ def master_pool(
     url: str,
     options: Mapping[str, Any],
     of_sentinels: Mapping[str, Any],
+    failed: Any,
 ) -> _MasterPool:
     asked = Sentinel(nodes, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]  # redis-py leaves it without types
     encrypted = of_url(url).get("connection_class") is SSLConnection
@@ -79,6 +85,10 @@ async def close(client: Any) -> None:
 
 def pubsub(pool: _Pool) -> _PubSub:
     return _PubSub(Redis(connection_pool=pool.raw).pubsub(), pool)  # type: ignore[no-untyped-call]  # as above
+
+
+def lane_at_hand(pool: _Pool) -> None:
+    """As for :func:`lane`."""
 
 
 async def lane(pool: _Pool, timeout: float) -> None:

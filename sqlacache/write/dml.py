@@ -41,9 +41,9 @@ not_understood: Counter[str] = Counter()
 """Statements whose analysis raised, by the kind of error; each counted as a change of everything."""
 
 
-_plans: weakref.WeakKeyDictionary[Compiled, tuple[Canonical | None, DmlPlan | None]] = (
-    weakref.WeakKeyDictionary()
-)
+_plans: weakref.WeakKeyDictionary[Compiled, DmlPlan | None] = weakref.WeakKeyDictionary()
+"""Of statements that nobody's columns are known for."""
+_UNKNOWN: Any = object()
 
 
 def analyse(compiled: Compiled, canonical: Canonical | None = None) -> DmlPlan | None:
@@ -53,9 +53,10 @@ def analyse(compiled: Compiled, canonical: Canonical | None = None) -> DmlPlan |
 
     ``canonical`` knows the columns of the database; without it, what the dialect says of them is believed.
     """
-    remembered = _plans.get(compiled)
-    if remembered is not None and (canonical is None or remembered[0] is canonical):
-        return remembered[1]
+    plans = _plans if canonical is None else canonical.plans
+    remembered: DmlPlan | None = plans.get(compiled, _UNKNOWN)
+    if remembered is not _UNKNOWN:
+        return remembered
     try:
         plan = _analysed(compiled, canonical or Canonical(compiled.dialect))
     except Exception as error:
@@ -65,7 +66,7 @@ def analyse(compiled: Compiled, canonical: Canonical | None = None) -> DmlPlan |
             told = "cannot tell what a statement changes (%s in its analysis): taken as everything"
             log(STATEMENT_UNKNOWN, told, kind, way="write", error=kind)
         plan = DmlPlan([everything("not understood")])
-    _plans[compiled] = (canonical, plan)
+    plans[compiled] = plan
     return plan
 
 

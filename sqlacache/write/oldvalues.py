@@ -56,23 +56,29 @@ def complete(
     canonical: Canonical,
 ) -> Change:
     """Return ``change`` with the old values that ``shapes`` narrow by, as far as they can be read back."""
-    rows = change.rows
-    if rows is None or not 0 < len(rows) <= MAX_ROWS or change.op == "insert":
+    rows, missing = change.rows, unknown(change, table, shapes)
+    if rows is None or not missing or connection.dialect.name not in LOCKING:
         return change
-    if change.op == "update" and change.columns is None:
-        return change  # a trigger may set anything afterwards: the new values would stay unknown
     key = [column.name for column in table.primary_key.columns]
-    missing = needed(change.columns, shapes) - set(key) - _known_in_all(rows)
-    if not missing or connection.dialect.name not in LOCKING:
-        return change
     found = _read(connection, change, table, key, missing | _set(change), rows, canonical)
     if found is None:
         return change
     completed = []
     for row in rows:
         read = found.get(tuple((row.old or {})[name] for name in key))
-        completed.append(row if read is None else _merged(row, read, change.columns))
+        completed.append(row if read is None else merged(row, read, change.columns))
     return replace(change, rows=tuple(completed))
+
+
+def unknown(change: Change, table: Table, shapes: Iterable[Shape]) -> set[str]:
+    """Return the columns by which ``shapes`` are narrowed, and whose old values are to be read for a change."""
+    rows = change.rows
+    if rows is None or not 0 < len(rows) <= MAX_ROWS or change.op == "insert":
+        return set()
+    if change.op == "update" and change.columns is None:
+        return set()  # a trigger may set anything afterwards: the new values would stay unknown
+    key = {column.name for column in table.primary_key.columns}
+    return needed(change.columns, shapes) - key - _known_in_all(rows)
 
 
 def overwritten(
@@ -160,7 +166,8 @@ def _known_in_all(rows: Sequence[RowChange]) -> set[str]:
     return known
 
 
-def _merged(row: RowChange, read: Mapping[str, str], columns: frozenset[str] | None) -> RowChange:
+def merged(row: RowChange, read: Mapping[str, str], columns: frozenset[str] | None) -> RowChange:
+    """Return a row of a change of ``columns`` with the old values that were ``read``."""
     old = {**read, **(row.old or {})}
     if row.new is None:
         return RowChange(old, None)

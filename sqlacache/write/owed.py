@@ -10,7 +10,7 @@
        registered meanwhile are touched, too. Then the tables are released.
 
 A process that ends before step 4 takes with it what it owes: ``disconnect()`` waits for the delivery, and says what it
-could not deliver.
+could not deliver. An engine that is unbound takes nothing: the cache owes, for each of its databases.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from ..tags import EVERYTHING, ChangeLike
 from .dml import Change
 
 if TYPE_CHECKING:
-    from ..binding import Binding
+    from ..core import Core
+    from .path import WritePath
 
 MAX_OWED = 1000
 """Changes kept one by one; more become one invalidation of everything."""
 
 
 class _Debt(NamedTuple):
+    path: WritePath
     changes: tuple[ChangeLike, ...]
     not_before: float
     """On the monotonic clock: a COMMIT of unknown outcome may land as late as the lease allows."""
@@ -43,10 +45,11 @@ class _Debt(NamedTuple):
 
 
 class Owed:
-    """What one binding owes to the backend."""
+    """What a cache owes to the backend for one database, whichever of the engines on it wrote."""
 
-    def __init__(self, binding: Binding) -> None:
-        self._binding = binding
+    def __init__(self, manager: Core, database: str) -> None:
+        self._manager = manager
+        self.database = database
         self._debts: list[_Debt] = []
         self._count = 0
         self._held: Counter[str] = Counter()
@@ -70,7 +73,7 @@ class Owed:
         if not held:
             return False
         if self._debts:
-            self._binding.manager.recovery.start()  # the loop that was at it may have ended
+            self._manager.recovery.start()  # the loop that was at it may have ended
         return EVERYTHING in held or any(table in held for table in tables)
 
     def hold(self, changes: Iterable[ChangeLike]) -> None:
@@ -84,15 +87,23 @@ class Owed:
             self._held.subtract({change.table for change in changes})
             self._held = +self._held
 
-    def owe(self, changes: Sequence[ChangeLike], undo: Callable[[], None], *, after: float = 0.0) -> None:
-        """Keep what was committed (and is held), to be delivered in ``after`` seconds at the earliest."""
+    def owe(
+        self,
+        path: WritePath,
+        changes: Sequence[ChangeLike],
+        undo: Callable[[], None],
+        *,
+        after: float = 0.0,
+    ) -> None:
+        """Keep what was committed (and is held), to be delivered on ``path`` in ``after`` seconds at the earliest."""
         now = time.monotonic()
-        debt = _Debt(tuple(changes), now + after, (undo,), now + self._binding.settings.lease)
+        debt = _Debt(path, tuple(changes), now + after, (undo,), now + self._manager.settings.lease)
         with self._lock:
             self._debts.append(debt)
             self._count += len(debt.changes)
+            self._manager.owing.add(self)
         self._collapse()
-        self._binding.manager.recovery.start()
+        self._manager.recovery.start()
         self._tell()
 
     def hasten(self, undo: Callable[[], None]) -> None:
@@ -101,7 +112,7 @@ class Owed:
             self._debts = [
                 debt._replace(not_before=0.0) if undo in debt.undo else debt for debt in self._debts
             ]
-        self._binding.manager.recovery.start()
+        self._manager.recovery.start()
 
     async def deliver(self) -> None:
         """Deliver what is due. Raises :class:`~sqlacache.errors.TransportError` when the backend is gone again."""
@@ -110,8 +121,8 @@ class Owed:
             debt = next((debt for debt in self._debts if debt.not_before <= now), None)
             if debt is None:
                 return
-            call = self._binding.manager.front.call
-            await call(self._binding.writes.replace, debt.changes)
+            call = self._manager.front.call
+            await call(debt.path.replace, debt.changes)
             for undo in debt.undo if debt.undo_until > time.monotonic() else ():
                 await call(undo)
             with self._lock:
@@ -119,6 +130,8 @@ class Owed:
                 if still_owed:  # else it was made part of an invalidation of everything meanwhile
                     self._debts = [one for one in self._debts if one is not debt]
                     self._count -= len(debt.changes)
+                if not self._debts:
+                    self._manager.owing.discard(self)
             if still_owed:
                 self.release(debt.changes)
             self._tell()
@@ -134,15 +147,15 @@ class Owed:
             self._held[EVERYTHING] += 1
             self._held = +self._held
             # Marks that failed attempts may have left end with their lease.
-            self._debts.append(_Debt((everything,), max(debt.not_before for debt in debts), (), 0.0))
+            latest = max(debt.not_before for debt in debts)
+            self._debts.append(_Debt(debts[-1].path, (everything,), latest, (), 0.0))
             self._count = 1
         self._tell()
 
     def describe(self) -> str:
         """Return what is owed, for people."""
         tables = ", ".join(sorted(self._held))
-        return f"{self._binding.database}: {len(self._debts)} invalidation(s) of {tables}"
+        return f"{self.database}: {len(self._debts)} invalidation(s) of {tables}"
 
     def _tell(self) -> None:
-        manager = self._binding.manager
-        manager.observers.owed(manager.name, sum(len(binding.owed) for binding in manager.bindings))
+        self._manager.tell_owed()

@@ -133,9 +133,9 @@ class WritePath:
         if self.binding.shares_connection:
             self.binding.dirty.add(ledger)
 
-    def run_statement(self, ledger: Ledger, context: Any, execute: Callable[[], None]) -> None:
+    def run_statement(self, ledger: Ledger, context: Any, sent: str, execute: Callable[[str], None]) -> None:
         """Run a statement whose writes were noted: read old values first; on an autocommit connection, both phases
-        around it.
+        around it. ``execute`` runs it, its text being ``sent`` and what is given.
 
         This is around the dialect's own call and not in an event, because it may await: SQLAlchemy iterates over an
         event's listeners meanwhile, and a listener added or removed by another task would break the statement.
@@ -150,11 +150,11 @@ class WritePath:
             ledger.add(changes)
         at_once = takes_effect_at_once(connection, self.binding.engine.dialect, context.statement)
         if ledger.ends or ledger.may_end or at_once:
-            self._around(ledger, connection.connection, execute, text=True)
+            self._around(ledger, connection.connection, partial(execute, ""), text=True)
         elif pending is None:
-            execute()
+            execute("")
         else:
-            self._read_back.around(connection, ledger, fresh, pending, context, execute)
+            self._read_back.around(connection, ledger, fresh, pending, context, sent, execute)
 
     def after_statement(
         self, connection: Any, ledger: Ledger | None, cursor: Any, statement: str, context: Any
@@ -315,6 +315,8 @@ class WritePath:
             self.binding.dirty.discard(ledger)
         ledger.clear()
         ledger.epoch = self.binding.epoch
+        if self.binding.leaving is not None:
+            self.binding.leaving.ended(ledger)
 
     def _begin(self, ledger: Ledger) -> Commit | Unread:
         unread = self._coarse.begin(self, ledger.changes)

@@ -145,7 +145,7 @@ class Commit:
         """Owe what could not be marked and nobody sees end: at once when it is settled, else when a lease has ended."""
         self.deferred = True
         self.binding.owed.hold(self.changes)
-        self.binding.owed.owe(self.changes, self._release, after=self.binding.settings.lease)
+        self.binding.owed.owe(self.path, self.changes, self._release, after=self.binding.settings.lease)
 
     def _prepare(self) -> None:
         if self.binding.observers:
@@ -193,7 +193,7 @@ class Commit:
                 return
             except TransportError as error:
                 self._failed("settle", error, called=False)
-        self.binding.owed.owe(self.changes, self._release)
+        self.binding.owed.owe(self.path, self.changes, self._release)
 
     def _release(self) -> None:
         self.binding.store.unmark(self.token, self.touched)
@@ -201,7 +201,7 @@ class Commit:
     def leave(self) -> None:
         """Leave the stamps in flight until their lease ends: whether and when the database commits is not known."""
         if self.undelivered:
-            self.binding.owed.owe(self.changes, self._release, after=self.binding.settings.lease)
+            self.binding.owed.owe(self.path, self.changes, self._release, after=self.binding.settings.lease)
         if self.changes and self.marked:
             now = time.perf_counter()
             self.binding.observers.invalidated(self._record(now, now, called=False), self.scopes)

@@ -1,7 +1,7 @@
 """Around a statement that writes: what it is about to overwrite is read, and what was noted of it is made narrower.
 
-Rows named by primary key, and upserts, are completed before the statement (:mod:`.oldvalues`). A bulk UPDATE or DELETE
-names none; which rows it writes is read beforehand and proved afterwards:
+Rows named by primary key, and upserts, are completed before the statement (:mod:`.oldvalues`), or by what it returns
+(:mod:`.returned`). A bulk UPDATE or DELETE names none; which rows it writes is read beforehand and proved afterwards:
 
 ::
 
@@ -32,6 +32,7 @@ from ..tags import MAX_STAMPS, Shape
 from .dml import Change, RowChange
 from .ledger import Ledger, Pending
 from .oldvalues import complete, needed, overwritten, read_locked, without_idle
+from .returned import Returned, returned
 
 if TYPE_CHECKING:
     from ..binding import Binding
@@ -62,19 +63,29 @@ class ReadBack:
         fresh: int,
         pending: Pending,
         context: Any,
-        execute: Callable[[], None],
+        sent: str,
+        execute: Callable[[str], None],
     ) -> None:
-        """Run a statement whose changes are in ``ledger`` from ``fresh`` on, and make those as narrow as is proved."""
+        """Run a statement whose changes are in ``ledger`` from ``fresh`` on, and make those as narrow as is proved.
+
+        ``execute`` runs it, its text being ``sent`` and what is given.
+        """
         noted = ledger.changes[fresh:]
         provable = self._is_provable(connection, ledger, fresh, pending.changes[0].table)
-        proved = None
+        proved = asked = None
         if provable and all(change.rows is None for change in pending.changes):
             proved = self._matched(connection, ledger, pending)
         elif provable and any(change.overwrites is not None for change in pending.changes):
             ledger.changes[fresh:] = self._overwritten(connection, pending)
+        elif provable and (asked := self._returned(context, sent, noted)) is not None:
+            execute(asked.text)
+            made = asked.completed(context)
+            if made is not None and ledger.changes[fresh:] == noted:
+                ledger.changes[fresh] = made
+            return
         else:
             ledger.changes[fresh:] = self._completed(connection, noted, idle=provable)
-        execute()
+        execute("")
         if proved is not None and self._agrees(context, proved) and ledger.changes[fresh:] == noted:
             ledger.changes[fresh:] = self.binding.follow(proved.changes)
 
@@ -104,6 +115,10 @@ class ReadBack:
     def _registered(self, table: str) -> tuple[Shape, ...]:
         _, shapes = self.binding.store.shapes([table])[table]
         return tuple(shapes)
+
+    def _returned(self, context: Any, sent: str, noted: list[Change]) -> Returned | None:
+        table = self.binding.table(noted[0].table)
+        return returned(context, sent, noted, table, self._registered(noted[0].table), self.binding.canonical)
 
     def _completed(self, connection: Any, changes: list[Change], *, idle: bool) -> list[Change]:
         done: list[Change] = []

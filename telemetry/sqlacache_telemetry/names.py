@@ -210,7 +210,7 @@ BYTES = Metric(
     "gauge",
     _CACHE,
     "bytes",
-    "Bytes of these entries in encoded form, as `max_bytes` counts them.",
+    "Memory that they take of this process, with stamps and keys, as `max_bytes` counts it.",
     "as `sqlacache_entries`",
 )
 OWED = Metric(
@@ -335,7 +335,7 @@ TIER = Attribute("sqlacache.tier", "string", _READ, "where a hit came from: `loc
 KEY = Attribute("sqlacache.key", "string", _READ, "name of the entry")
 FILL = Attribute("sqlacache.fill", "string", _READ, "what became of a miss's rows")
 AGE = Attribute("sqlacache.age_s", "double", _READ, "seconds since the entry that was hit was stored")
-SIZE = Attribute("sqlacache.size", "int", _READ, "bytes of the entry hit or stored")
+SIZE = Attribute("sqlacache.size", "int", _READ, "bytes of the entry hit or stored, in encoded form")
 TAGS = Attribute("sqlacache.tags", "string[]", _BOTH, "what was read or touched; the first 16")
 CAUSE_KIND = Attribute("sqlacache.cause.kind", "string", _READ, "eviction cause of the write behind the miss")
 CAUSE_TABLE = Attribute("sqlacache.cause.table", "string", _READ, "table it wrote")

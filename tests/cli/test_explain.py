@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -85,7 +86,7 @@ def test_it_says_what_the_next_read_of_the_application_then_is_told(
     assert (cause is None) == (decision.cause is None)
     if decision.cause is not None:
         columns = cause["columns"]
-        assert {**cause, "columns": columns and tuple(columns)} == vars(decision.cause)
+        assert {**cause, "columns": columns and tuple(columns)} == asdict(decision.cause)
 
 
 def test_a_writer_between_its_phases_is_seen(cli: Command, shop: Shop) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from threading import Thread
 from typing import Any
 
 import pytest
 
 from sqlacache.decisions import Cause
-from sqlacache.store import memory
+from sqlacache.store import memory, weight
 from sqlacache.store.memory import MemoryStore
 from sqlacache.store.stamps import Entry, decide
 from sqlacache.tags import EVERYTHING, Shape, TableTouch
@@ -18,6 +19,8 @@ ROW = Shape("users", ("id",), None, keyed=True)
 ACTIVE = Shape("users", ("active",), None)
 NAMES = [EVERYTHING, "users#table", "users:key", "users:1"]
 TTL = 100.0
+ROOM = 20_000
+PLENTY = 1 << 20
 CAUSES = {"users": Cause("row_update", "users"), EVERYTHING: Cause("flush", EVERYTHING)}
 
 
@@ -49,7 +52,7 @@ def drops() -> list[tuple[str, int]]:
 @pytest.fixture
 def store(drops: list[tuple[str, int]], clock: FakeTime) -> MemoryStore:
     return MemoryStore(
-        max_bytes=1000, lease=30, on_drop=lambda table, entries: drops.append((table, entries))
+        max_bytes=ROOM, lease=30, on_drop=lambda table, entries: drops.append((table, entries))
     )
 
 
@@ -60,8 +63,17 @@ def seed(store: MemoryStore, names: Any = NAMES, shapes: Any = (ROW,)) -> Any:
 
 
 def entry_of(sample: Any, names: Any = NAMES, *, size: int = 10, expires: float = 2_000_000.0) -> Entry:
+    """An entry of one row, whose value has ``size`` bytes."""
     stamps = tuple((name, view.version, view.nonce) for name, view in zip(names, sample.stamps))
-    return Entry(stamps, (), ((1,),), None, 0.0, expires, 0.1, size, 1)
+    return Entry(stamps, (("id", None),), ((bytes(size),),), None, 0.0, expires, 0.1, size, 1)
+
+
+def held(store: MemoryStore) -> int:
+    """What the store holds, counted anew."""
+    entries = sum(weight.key(key) + weight.entry(entry) for key, entry in store._entries.items())
+    descriptions = {id(entry.description): entry.description for entry in store._entries.values()}
+    stamps = sum(weight.stamp(name, stamp) + stamp.caused for name, stamp in store._stamps.items())
+    return entries + sum(map(weight.Shared().weight, descriptions.values())) + stamps
 
 
 def filled(store: MemoryStore, key: str = "users:get:a", **options: Any) -> Entry:
@@ -90,7 +102,8 @@ def test_what_is_filled_under_seeded_stamps_is_found(store: MemoryStore) -> None
     assert decided(store).reason == "absent"
     entry = filled(store)
     assert decided(store).entry is entry
-    assert (len(store), store.bytes) == (1, 10)
+    assert len(store) == 1
+    assert store.bytes == held(store)
 
 
 def test_a_fill_of_what_was_sampled_before_the_write_is_fenced(store: MemoryStore) -> None:
@@ -144,12 +157,13 @@ def test_an_invalidation_from_elsewhere_is_one_step(store: MemoryStore) -> None:
 def test_room_is_bounded_in_bytes_and_the_least_recently_used_leave(
     store: MemoryStore, drops: list[tuple[str, int]]
 ) -> None:
-    entry = entry_of(seed(store), size=300)
+    entry = entry_of(seed(store), size=5000)
     for key in ("users:get:a", "users:get:b", "orders:get:c"):
         assert store.fill(key, entry) == "stored"
     assert decided(store, "users:get:a").entry is entry  # used just now
     store.fill("users:get:d", entry)
-    assert (len(store), store.bytes, drops) == (3, 900, [("users", 1)])
+    assert (len(store), drops) == (3, [("users", 1)])
+    assert 15_000 < store.bytes == held(store) <= ROOM
     assert decided(store, "users:get:b").reason == "capacity_evicted"
     assert decided(store, "users:get:a").entry is entry
     store.fill("users:get:b", entry)
@@ -157,7 +171,7 @@ def test_room_is_bounded_in_bytes_and_the_least_recently_used_leave(
 
 
 def test_a_look_without_use_keeps_nothing_from_leaving(store: MemoryStore) -> None:
-    entry = entry_of(seed(store), size=400)
+    entry = entry_of(seed(store), size=7000)
     store.fill("users:get:a", entry)
     store.fill("users:get:b", entry)
     assert store.peek("users:get:a", NAMES).entry is entry
@@ -167,15 +181,17 @@ def test_a_look_without_use_keeps_nothing_from_leaving(store: MemoryStore) -> No
 
 def test_what_is_larger_than_all_room_is_refused_and_displaces_nothing(store: MemoryStore) -> None:
     filled(store)
-    assert store.fill("users:get:b", entry_of(seed(store), size=1001)) == "too_large"
+    assert store.fill("users:get:b", entry_of(seed(store), size=ROOM - 1000)) == "too_large"
     assert decided(store).entry is not None
+    assert store.bytes == held(store)
 
 
 def test_filling_a_key_again_replaces_what_it_held(store: MemoryStore) -> None:
     filled(store)
     second = entry_of(seed(store), size=25)
     assert store.fill("users:get:a", second) == "stored"
-    assert (len(store), store.bytes) == (1, 25)
+    assert len(store) == 1
+    assert store.bytes == held(store)
     assert decided(store).entry is second
 
 
@@ -187,7 +203,8 @@ def test_an_entry_expires_without_anybody_waiting(store: MemoryStore, clock: Fak
     assert store.peek("users:get:a", NAMES).gone == "expired"
     assert len(store) == 1, "a look without use removes nothing"
     assert decided(store).reason == "expired"
-    assert (len(store), store.bytes) == (0, 0)
+    assert len(store) == 0
+    assert store.bytes == held(store)
     assert decided(store).reason == "expired"
 
 
@@ -203,6 +220,7 @@ def test_what_is_remembered_of_entries_gone_is_bounded(
 
 
 def test_stamps_outlive_the_entries_under_them(store: MemoryStore, clock: FakeTime) -> None:
+    store.max_bytes = PLENTY
     seed(store)
     clock.now += TTL / 2
     seed(store)
@@ -213,6 +231,7 @@ def test_stamps_outlive_the_entries_under_them(store: MemoryStore, clock: FakeTi
 
 
 def test_stamps_that_nobody_needs_any_more_are_swept(store: MemoryStore, clock: FakeTime) -> None:
+    store.max_bytes = PLENTY
     for number in range(50):
         seed(store, [f"users:{number}"])
     mark(store, "w", row("users:3"))
@@ -223,11 +242,54 @@ def test_stamps_that_nobody_needs_any_more_are_swept(store: MemoryStore, clock: 
     assert left == ["users:3"], "all but the one that a writer marked"
 
 
+def test_the_stamps_of_an_entry_that_had_to_make_room_leave_with_it(store: MemoryStore) -> None:
+    for number in range(40):
+        names = [*NAMES[:3], f"users:{number}"]
+        entry = entry_of(seed(store, names), names, size=3000)
+        assert store.fill(f"users:get:{number}", entry) == "stored"
+        assert store.bytes == held(store) <= ROOM
+    tags = {name for name, _, _ in chain.from_iterable(one.stamps for one in store._entries.values())}
+    assert set(store._stamps) == tags
+    assert len(store) < 7
+
+
+def test_stamps_of_reads_that_store_nothing_have_no_more_room_than_there_is(store: MemoryStore) -> None:
+    filled(store)
+    for number in range(1000):
+        seed(store, [*NAMES[:3], f"users:{number}"])
+        assert store.bytes < ROOM + 2000, "what one read seeds"
+    assert store.bytes == held(store)
+    assert decided(store).entry is not None, "stamps that nobody uses leave first"
+
+
+def test_stamps_that_a_writer_has_marked_stay_whatever_room_there_is(store: MemoryStore) -> None:
+    seed(store)
+    mark(store, "w", row("users:1"))
+    for number in range(1000):
+        store.sample([f"orders:{number}"], ["orders"], (), TTL)
+    assert decided(store).fillable is False
+    store.unmark("w", row("users:1"))
+    for number in range(1000):
+        store.sample([f"orders:{number}"], ["orders"], (), TTL)
+    assert store.lookup("k", ["users:1"]).stamps == [None]
+
+
+def test_causes_are_counted_and_given_back(store: MemoryStore) -> None:
+    seed(store)
+    before = store.bytes
+    long = {"users": Cause("bulk_write", "users", keys=tuple(f"users:{number}" for number in range(30)))}
+    store.replace_now(row("users:1", "users:key"), long)
+    assert store.bytes == held(store) > before + 1500
+    store.replace_now(row("users:1", "users:key"), CAUSES)
+    assert before < store.bytes == held(store) < before + 1000
+
+
 def test_removing_everything_counts_it_and_forgets_why_others_had_gone(store: MemoryStore) -> None:
     filled(store)
     filled(store, "users:get:b")
     assert store.delete_everything() == 2
-    assert (len(store), store.bytes) == (0, 0)
+    assert len(store) == 0
+    assert store.bytes == held(store)
     assert decided(store).reason == "absent"
 
 
@@ -240,7 +302,7 @@ def test_threads_may_use_one_store(store: MemoryStore) -> None:
                 key = f"users:get:{turn % 7}"
                 sample, may = store.sample(NAMES, ["users"], [ROW], TTL)
                 if may and all(sample.stamps):
-                    store.fill(key, entry_of(sample, size=200))
+                    store.fill(key, entry_of(sample, size=5000))
                 if mark(store, f"{number}", row("users:1")) is not None:
                     store.settle(f"{number}", row("users:1"), CAUSES)
                 store.lookup(key, NAMES)
@@ -253,5 +315,5 @@ def test_threads_may_use_one_store(store: MemoryStore) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
-    assert store.bytes == sum(entry.size for entry in store._entries.values()) <= store.max_bytes
+    assert store.bytes == held(store) <= store.max_bytes
     assert store._writers == {}

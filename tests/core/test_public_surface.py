@@ -128,6 +128,7 @@ MANAGER = {
     "purge": ["model"],
     "set_mode": ["mode", "fleet", "ttl"],
     "touched": ["table", "columns", "pks"],
+    "unbind": ["engine"],
 }
 
 

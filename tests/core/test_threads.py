@@ -22,7 +22,7 @@ def database(database: Database) -> Iterator[Database]:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("max_bytes", [None, 2000], ids=["room", "little_room"])
+@pytest.mark.parametrize("max_bytes", [None, 12_000], ids=["room", "little_room"])
 def test_nobody_goes_back_in_time(
     database: Database, max_bytes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,7 +149,7 @@ def test_what_another_thread_learns_meanwhile_is_not_mixed_up(world: World) -> N
     world.warm(Person, 1)
     with world.session() as session:
         ready: Any = look(session, DirectSession, Person, 1)
-        ready.entry.learn(Learned(ready.recipe, (Word, ("one",), None), None))
+        ready.entry.learn(Learned(ready.recipe.mark, (Word, ("one",), None), None))
         made = serve(session, ready)
         assert (type(made), made.id, made.name) == (Person, 1, "Ann")
 
@@ -231,12 +231,12 @@ def test_what_is_remembered_goes_with_the_entries(world: World) -> None:
     for number in range(60):
         world.warm(Word, f"w{number}")
     gc.collect()
-    known = [one for one in gc.get_objects() if type(one) is Learned and one.recipe.mapper.class_ is Word]
+    known = [one for one in gc.get_objects() if type(one) is Learned and one.identity[0] is Word]
     assert 0 < len(known) <= len(store) < 60
     world.cache.purge(Word)
     del known
     gc.collect()
-    assert not [one for one in gc.get_objects() if type(one) is Learned and one.recipe.mapper.class_ is Word]
+    assert not [one for one in gc.get_objects() if type(one) is Learned and one.identity[0] is Word]
 
 
 def test_a_process_that_unbinds_and_binds_again_learns_anew(world: World) -> None:

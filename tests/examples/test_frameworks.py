@@ -132,8 +132,38 @@ async def test_sqlmodel_with_either_kind_of_sessions(run: Run) -> None:
             await page["engine"].dispose()
 
 
+def test_an_engine_for_each_tenant(run: Run) -> None:
+    tenants = run(blocks("An engine for each tenant or test")[0])
+    tenants["MOST"] = 2
+    for tenant in ("one", "two", "one", "three"):
+        with tenants["engine_of"](tenant).connect():
+            pass
+    cache = tenants["cache"]
+    assert [Path(binding.database).stem for binding in cache.bindings] == ["one", "three"]
+    for engine in tenants["engines"].values():
+        cache.unbind(engine)
+        engine.dispose()
+
+
+async def test_an_engine_for_each_test(run: Run) -> None:
+    given = run(blocks("An engine for each tenant or test")[1])
+    each = given.pop("engine").__wrapped__()
+    engine = await anext(each)
+    assert len(given["cache"].bindings) == 1
+    with pytest.raises(StopAsyncIteration):
+        await anext(each)
+    assert given["cache"].bindings == []
+    assert engine.pool.checkedin() == 0
+
+
 def test_every_block_is_run_by_a_test_above() -> None:
-    run_above = ("Flask-SQLAlchemy", "Flask and plain SQLAlchemy", "Celery", "SQLModel")
+    run_above = (
+        "Flask-SQLAlchemy",
+        "Flask and plain SQLAlchemy",
+        "Celery",
+        "SQLModel",
+        "An engine for each tenant or test",
+    )
     assert PAGE.count("```python") == sum(len(blocks(heading)) for heading in run_above)
 
 

@@ -56,7 +56,7 @@ class Process:
         self.bank = bank(name)
         self.binding: Any = self.bank.binding
         self.binding.store = store
-        self.binding.owed = Owed(self.binding)
+        self.binding.owed = Owed(self.binding.manager, self.binding.database)
         self.binding.dirty.clear()
         self.path = Path(self.binding)
         self.writes = self.binding.writes

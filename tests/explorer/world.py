@@ -304,7 +304,7 @@ class World:
             self.end_lease(token)
         self.excused.update(process.owing.items())
         process.owing = {}
-        process.binding.owed = Owed(process.binding)
+        process.binding.owed = Owed(process.binding.manager, process.binding.database)
         process.acknowledged = dict(min((one.acknowledged for one in self.processes.values()), key=_sum))
 
     def _end_early(self, actor: Actor) -> None:

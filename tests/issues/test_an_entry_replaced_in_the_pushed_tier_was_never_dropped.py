@@ -27,17 +27,17 @@ def entry(tier: PushedTier) -> Entry:
 
 @pytest.mark.parametrize("touched", [name for name, _, _ in STAMPS])
 def test_an_entry_put_twice_is_dropped_by_an_announcement(touched: str) -> None:
-    tier = PushedTier(max_bytes=1000, bound=1.0)
+    tier = PushedTier(max_bytes=10_000, bound=1.0)
     for _ in range(2):
         tier.put("key", entry(tier))
     assert tier.get("key") is not None
     tier.touch([touched])
     assert tier.get("key") is None
-    assert tier.bytes == 0
+    assert len(tier) == 0
 
 
 def test_an_entry_put_again_after_an_announcement_is_dropped_by_the_next() -> None:
-    tier = PushedTier(max_bytes=1000, bound=1.0)
+    tier = PushedTier(max_bytes=10_000, bound=1.0)
     old = entry(tier)
     tier.put("key", old)
     tier.touch(["users:1"])

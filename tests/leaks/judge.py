@@ -8,6 +8,7 @@ has not filled up when the warm-up ends is found, too, and told as growth.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from statistics import median
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ class Allowed(NamedTuple):
 
 RULES: Mapping[str, Allowed] = {
     "memory": Allowed(0.08, 12.0),
+    "used": Allowed(0.02, 2.0),
     "blocks": Allowed(0.08, 30_000.0),
     "tasks": Allowed(0.0, 4.0),
     "threads": Allowed(0.0, 4.0),
@@ -41,8 +43,10 @@ RULES: Mapping[str, Allowed] = {
     "held": Allowed(0.3, 100.0),
     "metrics": Allowed(0.1, 500.0),
 }
-"""By the first word of a series' name. ``memory`` in MB; ``held``: what is in a container of ours; ``undying``: keys of
-Redis that never expire."""
+"""By the first word of a series' name. ``memory``, what is resident, and ``used``, what is in use of it, in MB;
+``held``: what is in a container of ours; ``undying``: keys of Redis that never expire."""
+TOLD = ("free",)
+"""Kinds that are told and not judged: what allocators have and nobody uses, which ``memory`` has in it."""
 
 
 class Growth(NamedTuple):
@@ -63,7 +67,8 @@ def judge(series: Mapping[str, Series], operations: float) -> list[Growth]:
     third = (operations - begin) / 3
     found = []
     for what, samples in series.items():
-        share, least = RULES[what.split()[0]]
+        kind = what.split()[0]
+        share, least = (0.0, inf) if kind in TOLD else RULES[kind]
         parts: list[list[float]] = [[], [], []]
         for at, much in samples:
             if at > begin:

@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import time
-import traceback
 import tracemalloc
 import warnings
 from array import array
@@ -20,11 +19,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import inf
 from random import Random
 from typing import Any
 
-from greenlet import greenlet
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SAWarning
@@ -34,12 +33,14 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.util import greenlet_spawn
 
 from sqlacache import Observer, configure, configure_sync
+from sqlacache.store import records
 from tests.histories import program
 from tests.histories.program import Group, Item
 from tests.histories.running import ROOT, database
-from tests.leaks import planted, sampling
+from tests.leaks import allocators, planted, sampling
 from tests.leaks.judge import Growth, judge
 from tests.leaks.sampling import Sample
+from tests.leaks.watchdog import Watchdog, greenlets
 from tests.leaks.work import Work
 from tests.support.fronts import url_for
 from tests.support.processes import until
@@ -50,15 +51,17 @@ TIMEOUT = 5.0
 LEASE = 2.0
 PATIENCE = 900.0
 """Seconds for a round: after that, some operation is stuck, and what each waits for is told."""
-ROOM = 20_000
+ROOM = 300_000
 """Bytes of entries, so that some leave for want of it."""
 HISTORY = 100
+PROGRESS = ("memory", "used memory", "free memory of malloc", "blocks", "keys of Redis")
 BOUNDS = {
     "sqlacache.read.identify": {"MAX_PLANS": 200},
     "sqlacache.store.memory": {"REMEMBERED": 200, "SETTLED": 200},
     "sqlacache.store.redis": {"REMEMBERED": 200},
     "sqlacache.store.pushed": {"MAX_REMEMBERED": 2000},
     "sqlacache.digests": {"REMEMBERED": 200},
+    "sqlacache.store.records": {"_known": lru_cache(50)(records._parse)},
 }
 """What is bounded by numbers that take long to reach, and would look like growth until then, is bounded by these."""
 
@@ -98,6 +101,8 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     decisions: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    trimmed: list[tuple[float, float]] = field(default_factory=list)
+    """MB resident at the end, and once malloc has given back what it had free; empty where that is not told."""
     allocated: list[str] = field(default_factory=list)
 
     @property
@@ -123,6 +128,9 @@ class Report:
         asked, failed = sum(self.done.values()), sum(self.failed.values())
         found = self.found
         told = [one for one in found if not one.what.startswith(("objects", "held"))]
+        trimmed = [
+            f"{before:.1f} MB resident, {after:.1f} after malloc_trim" for before, after in self.trimmed
+        ]
         return "\n".join(
             [
                 f"seed {plan.seed}, local={plan.local}, {plan.front}: {asked + failed:,} operations in "
@@ -131,6 +139,7 @@ class Report:
                 f"faults: {_counted(self.faults) or 'none'}",
                 f"raised: {_counted(self.failed) or 'none'}",
                 *map(str, told),
+                *trimmed,
                 f"and {len(found) - len(told)} kinds of objects and containers",
                 *self.allocated,
                 *(f"GROWS: {one}" for one in found if one.grows),
@@ -248,16 +257,17 @@ class Run:
 
         randoms = self._randoms()
         for number, target in self._rounds():
-            with self._failing(number):
+            with self._failing(number), self._watched(asyncio.get_running_loop()):
                 acting = asyncio.gather(*(act(random, target) for random in randoms))
                 done, _ = await asyncio.wait([acting], timeout=PATIENCE)
                 if not done:
-                    print(_stacks(), file=sys.stderr, flush=True)
+                    print(greenlets(), file=sys.stderr, flush=True)
                     raise TimeoutError(f"operations of round {number} have not ended within {PATIENCE} s")
                 await acting
             await asyncio.sleep(0)
             await asyncio.to_thread(self._await_redis)
             self._sample(asyncio.get_running_loop())
+        self._trim()
         await self._work.cache.disconnect()
         for engine in engines:
             await engine.dispose()
@@ -274,14 +284,22 @@ class Run:
 
         randoms = self._randoms()
         for number, target in self._rounds():
-            with self._failing(number), ThreadPoolExecutor(self.plan.sessions) as pool:
+            with (
+                self._failing(number),
+                self._watched(None),
+                ThreadPoolExecutor(self.plan.sessions) as pool,
+            ):
                 for ended in [pool.submit(act, random, target) for random in randoms]:
                     ended.result()
             self._await_redis()
             self._sample(None)
+        self._trim()
         self._work.cache.disconnect()
         for engine in engines:
             engine.dispose()
+
+    def _watched(self, loop: asyncio.AbstractEventLoop | None) -> Watchdog:
+        return Watchdog(lambda: self._work.done.total() + self._work.failed.total(), loop)
 
     def _begin(self, target: int) -> bool:
         if self._started >= target:
@@ -339,6 +357,7 @@ class Run:
         sample = {
             **sampling.of_python(loop),
             **sampling.of_process(),
+            **allocators.of_allocators(),
             **sampling.of_metrics(),
             **sampling.of_postgres(self._watching),
             **sampling.of_redis(self.redis),
@@ -347,10 +366,16 @@ class Run:
             sample.update(sampling.named(sampling.of_process(self._writer.pid), "the writer"))
         self.report.note(self._started, sample)
         if "SQLACACHE_LEAKS_PROGRESS" in os.environ:
-            done = {name: sample[name] for name in ("memory", "blocks", "keys of Redis") if name in sample}
+            done = {name: sample[name] for name in PROGRESS if name in sample}
             print(f"{self._started:,} operations: {done}", flush=True)
         if self.plan.trace:
             self._trace()
+
+    def _trim(self) -> None:
+        before = sampling.of_process()
+        allocators.trim()
+        if before:
+            self.report.trimmed.append((before["memory"], sampling.of_process()["memory"]))
 
     def _trace(self) -> None:
         if not tracemalloc.is_tracing():
@@ -371,11 +396,6 @@ class _Counting(Observer):
 
     def decided(self, decision: Any, scope: Any) -> None:
         self._decisions[decision.decision] += 1
-
-
-def _stacks() -> str:
-    found = [one for one in gc.get_objects() if isinstance(one, greenlet) and one.gr_frame is not None]
-    return "\n\n".join("".join(traceback.format_stack(one.gr_frame)) for one in found)
 
 
 def _use(engine: Any) -> None:
@@ -452,5 +472,6 @@ def _writer(url: URL, redis: RedisServer, plan: Plan) -> Iterator[subprocess.Pop
 
 def run(plan: Plan, server: str, redis: RedisServer) -> Report:
     """Run on a PostgreSQL server's URL and a Redis of its own."""
+    allocators.set_large_apart()
     with database(server) as url:
         return Run(plan, url, redis).go()

@@ -12,6 +12,7 @@ OPERATIONS = 1_000_000
 SAMPLES = 60
 STEADY = {
     "memory": 200.0,
+    "used": 150.0,
     "blocks": 800_000.0,
     "tasks": 3.0,
     "threads": 8.0,
@@ -27,6 +28,7 @@ STEADY = {
 """What there may be of each kind in a program that leaks nothing."""
 LEAKED = {
     "memory": 100.0,
+    "used": 30.0,
     "blocks": 1e6,
     "tasks": 100.0,
     "threads": 100.0,

@@ -69,12 +69,10 @@ async def test_many_at_once_share_a_connection(
     assert proxy.connections == 2, "what may not be repeated goes by a connection of the pool"
 
 
-async def test_the_first_ones_do_not_wait_for_it_to_be_opened(
-    numbered: RedisServer, open_transport: Open
-) -> None:
+async def test_the_first_ones_wait_for_it_together(numbered: RedisServer, open_transport: Open) -> None:
     transport = open_transport(numbered.url, timeout=30)
     await ask_all(transport)
-    assert int(numbered.info()["connected_clients"]) <= MAX_CONNECTIONS + 2, "the pool's, the lane, who asks"
+    assert int(numbered.info()["connected_clients"]) == 2, "the lane, and who asks"
 
 
 async def test_it_is_none_of_the_connections_that_were_allowed(
@@ -129,6 +127,16 @@ async def test_who_no_longer_waits_leaves_the_answers_of_others_alone(
         assert await staying == b"2"
     assert await asks(transport, 3) == b"3"
     assert await transport._pool().lane(1) is lane
+
+
+async def test_what_cannot_be_sent_leaves_the_answers_of_others_alone(
+    numbered: RedisServer, open_transport: Open
+) -> None:
+    transport = open_transport(numbered.url)
+    await asks(transport, 0)
+    with pytest.raises(UnicodeEncodeError):
+        await transport.call(b"MGET", "\udc80")
+    await ask_all(transport)
 
 
 async def test_an_error_is_told_as_by_any_other_connection(

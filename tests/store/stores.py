@@ -75,7 +75,10 @@ class LosingStore(MemoryStore):
     def _replace_table(self, table: str, cause: Cause | None, token: str | None) -> None:
         touched = TableTouch(table, "resync", scope="table")
         until = time.monotonic() + self.lease
-        self._replace(touched, cause, token, until)  # type: ignore[arg-type]  # no cause: it is nobody's write
+        self._replace(touched, cause or Cause("resync", table), token, until)
+        stamp = self._stamps.get(table_stamp(table))
+        if cause is None and stamp is not None:  # it is nobody's write
+            stamp.cause = None
 
     def lookup(self, key: str, names: Sequence[str]) -> Sample:
         return self._under(super().lookup(key, names))
@@ -120,7 +123,7 @@ class LosingStore(MemoryStore):
             return "fenced"
         outcome = super().fill(key, replace(entry, under=None))
         if outcome == "stored":
-            self._entries[key] = entry
+            self._entries[key] = replace(self._entries[key], under=entry.under)
         return outcome
 
     def shapes(self, tables: Iterable[str]) -> Mapping[str, tuple[str, tuple[Shape, ...]]]:

@@ -14,7 +14,7 @@ from unittest import SkipTest
 
 import pytest
 
-from sqlacache.store.memory import _Stamp
+from sqlacache.store.marked import Stamp
 from sqlacache.store.stamps import Entry
 from sqlacache.tags import TableTouch
 from sqlacache.testing.contract import StoreContract
@@ -126,7 +126,7 @@ class MakesStampsThatInheritNothing(LosingStore):
         for table, what in touched.items():
             if revisions.get(table) == self.revision(table):
                 for name in what.names():
-                    self._stamps.setdefault(name, _Stamp(1, secrets.randbits(63), 2e9))
+                    self._stamps.setdefault(name, Stamp(1, secrets.randbits(63), 2e9))
         return super().mark(token, touched, revisions, causes)
 
 

@@ -22,7 +22,7 @@ from tests.support.writes import read_past_the_cache
 
 USER = get(User, 1)
 FREE = entities(lambda: select(User).where(User.plan == "free").order_by(User.id))
-ROOM = 1000
+ROOM = 8_000
 """Bytes: for some users, not for five."""
 ALL = rows(lambda: select(User.id, User.name).order_by(User.id))
 

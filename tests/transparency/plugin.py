@@ -64,7 +64,7 @@ def bind(engine: Engine) -> None:
     binding = Binding(manager, engine, f"database{next(names)}")
     binding.attach()
     events.add(binding)
-    manager.bindings.append(binding)
+    manager.hold(binding)
     counts["engines"] += 1
 
 
