@@ -204,10 +204,12 @@ class _Measured:
                 raise Unfair(f"{name}, {work}: not the answers of the others")
         used = self._proxy.cpu()
         seconds = 0.02 if self._quick else SECONDS
+        ahead = seconds if work in MIXES else 0.0
         done = _all(
             workers,
             "go",
             at=time.monotonic() + (0.0 if self._quick else 0.15),  # collecting garbage takes some of it
+            ahead=ahead,
             seconds=seconds,
             concurrent=CONCURRENT if work == CROWDED else 1,
             seed=number,
@@ -228,7 +230,7 @@ class _Measured:
                 for kind in ("reads", "commits")
                 if (found := [seconds for one in done for seconds in one[kind]])
             },
-            "proxy": used / seconds,
+            "proxy": used / (ahead + seconds),
         }
 
     def _check(self, name: str) -> None:

@@ -58,12 +58,19 @@ class Worker:
         """Ask everything until it is cached; return the fingerprint of the answers."""
         return await self._runner.warm_up(reads_of(self._work, self._popular))
 
-    async def go(self, at: float, seconds: float, concurrent: int, seed: int, looked_at: bool) -> Any:
-        """Do requests from ``at`` on (of the monotonic clock, which all processes share), for some seconds."""
+    async def go(
+        self, at: float, ahead: float, seconds: float, concurrent: int, seed: int, looked_at: bool
+    ) -> Any:
+        """Do requests from ``at`` on (of the monotonic clock, which all processes share), for some seconds.
+
+        What is done in the first ``ahead`` of them is not told: connections are new, and nothing has committed on them.
+        """
         asked = cycle(requests_of(self._work, 10 * seed + self._number, self._popular))
         if at > time.monotonic():
             gc.collect()
             await asyncio.sleep(max(0.0, at - time.monotonic()))
+        if ahead:
+            await crowd(self._runner.answer, asked, concurrent, time.perf_counter() + ahead)
         until = time.perf_counter() + seconds
         found: Counter[str] = Counter()
         if looked_at:

@@ -29,7 +29,9 @@ class Finalised:
 @pytest.fixture
 def thresholds() -> Iterator[None]:
     before = gc.get_threshold()
+    gc.freeze()  # what other tests have left takes long to look through
     yield
+    gc.unfreeze()
     gc.set_threshold(*before)
 
 

@@ -28,7 +28,7 @@ BUDGETS = {
     "rewritten": 0.01,  # the SELECT that synchronize_session="fetch" makes SQLAlchemy send, and takes back
     "refresh": 0.01,
     "disabled": 0.15,  # the cache is switched off, or a session's own view is asked for past it
-    "writer_under_way": 0.01,
+    "writer_under_way": 0.02,  # bound anew while connections are out: no shape is registered before they are back
 }
 """Share of all decisions that bypasses of each reason may have; those not named may not occur."""
 
