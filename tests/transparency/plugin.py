@@ -32,8 +32,9 @@ from sqlacache.decisions import Decision
 from sqlacache.errors import SerializationError
 from sqlacache.models import is_mapped
 from sqlacache.read.identify import Identifier
-from sqlacache.read.path import ReadPath, _options, _real_bind
+from sqlacache.read.path import ReadPath
 from sqlacache.read.replay import MARKER, Capture, _ReplayDialectMixin, is_replay
+from sqlacache.read.session import marked, real_bind
 
 MODE = os.environ["SQLACACHE_TRANSPARENCY_MODE"]
 OUT = Path(os.environ["SQLACACHE_TRANSPARENCY_OUT"])
@@ -157,7 +158,7 @@ def replay_everything() -> None:
             return answer(self, state, bind, inherited, read)
         capture = Capture(read.plan.compiled, read.parameters)
         result = state.invoke_statement(
-            execution_options=_options(state, capture), bind_arguments=_real_bind(inherited, state)
+            execution_options=marked(state, capture), bind_arguments=real_bind(inherited, state)
         )
         if capture.mismatched or capture.rows is None or capture.description is None:
             counts["not replayed: rewritten"] += 1
