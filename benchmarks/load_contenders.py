@@ -58,6 +58,11 @@ class Crowded(Contender):
     timeout: float | None = None
     """Seconds that Redis has to answer; ``None``: as by default."""
 
+    @property
+    def keeps(self) -> bool:
+        """Whether it answers from what it was asked before."""
+        return self.cache is not None
+
     def open(self, url: Any, redis_url: str) -> None:
         self.engine = create_async_engine(url, pool_size=self.pool, max_overflow=0)
         self.sessions = partial(self.session_class, self.engine, expire_on_commit=False)
@@ -99,7 +104,7 @@ class Crowded(Contender):
         checked = reads[:: max(1, len(reads) // CHECKED)]
         until = time.monotonic() + PATIENCE
         for number in itertools.count(1):
-            await crowd(self.answer, iter(checked if self.cache is None else reads), self.pool)
+            await crowd(self.answer, iter(reads if self.keeps else checked), self.pool)
             async with self.looked_at() as found:
                 answers = [plain(one, await self.answer(one)) for one in checked]
             is_cached = set(found) <= {self.expects}
@@ -169,6 +174,7 @@ class Ceiling(Crowded):
     """No cache, and a driver that has every answer at once, also when it is no longer the answer."""
 
     _answers: Answers = field(init=False, repr=False)
+    keeps = True
 
     def open(self, url: Any, redis_url: str) -> None:
         super().open(url, redis_url)
@@ -190,6 +196,7 @@ class Decorated(Crowded):
     """A decorator of cashews on functions that return plain data, and deletions after each commit, written by hand."""
 
     by_hand: ByHand = field(init=False, repr=False)
+    keeps = True
 
     def open(self, url: Any, redis_url: str) -> None:
         super().open(url, redis_url)

@@ -21,7 +21,7 @@ from benchmarks import latency, load, load_contenders, processes
 from benchmarks.contender import EVERYTHING, Unfair
 from benchmarks.contenders import NO_CACHE, PUSHED, VALIDATED
 from benchmarks.latency_proxy import latency_proxy
-from benchmarks.load_contenders import Crowded, Decorated
+from benchmarks.load_contenders import Ceiling, Crowded, Decorated
 from benchmarks.load_requests import ALONE, COMMITS, MIX, POPULAR, SHARES, reads_of, schedule
 from benchmarks.measure import fresh_database
 from benchmarks.models import Customer, Setting, create_and_fill
@@ -181,5 +181,41 @@ def test_who_asks_the_database_or_says_what_was_is_found_out(
             for one in (bypasses, loads, caches):
                 await one.close()
             await engine.dispose()
+
+    asyncio.run(look())
+
+
+def test_whoever_keeps_answers_has_all_of_the_mix_when_it_begins(postgres_url: str) -> None:
+    """Once only some of them were asked for beforehand, and the most that could be had was less than what we did."""
+    reads = reads_of(MIX, 100)
+
+    async def look() -> None:
+        async with fresh_database(postgres_url) as url:
+            engine = create_async_engine(url)
+            async with engine.begin() as connection:
+                await connection.run_sync(create_and_fill, 200)
+            await engine.dispose()
+            ceiling = Ceiling("ceiling", "", pool=2)
+            ceiling.open(url, "")
+            async with ceiling.turn():
+                await ceiling.warm_up(reads)
+                known = len(ceiling._answers)
+                assert known >= len(reads)
+                for each in reads:
+                    await ceiling.answer(each)
+                assert len(ceiling._answers) == known
+            await ceiling.close()
+
+            decorated = Decorated("decorated", "", expects="hit", pool=2)
+            cached = Crowded("cached", "", models=EVERYTHING, expects="hit, local", pool=2)
+            for one in (decorated, cached):
+                one.open(url, "")
+                async with one.turn():
+                    await one.warm_up(reads)
+                    async with one.looked_at() as found:
+                        for each in reads:
+                            await one.answer(each)
+                    assert set(found) == {one.expects}
+                await one.close()
 
     asyncio.run(look())
