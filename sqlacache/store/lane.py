@@ -73,9 +73,13 @@ class Lane(asyncio.Protocol):
         packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub takes a tuple of one
         answered: asyncio.Future[Values | None] = self._loop.create_future()
         ends_at = self._loop.time() + self._timeout
+        is_first = not self._asked
         self._asked.append((answered, ends_at))
         if self._timer is None:
             self._timer = self._loop.call_at(ends_at, self._look_at_time)
+        if is_first:  # on its way while the loop goes on: for one request at a time, a turn of it less to wait
+            self._write(packed)
+            return answered
         if not self._unsent:
             self._loop.call_soon(self._send)
         self._unsent.append(packed)
@@ -84,8 +88,11 @@ class Lane(asyncio.Protocol):
     def _send(self) -> None:
         """Send what was asked in this turn of the loop: one system call, and the server is woken up once."""
         unsent, self._unsent = self._unsent, []
+        self._write(b"".join(unsent))
+
+    def _write(self, packed: bytes) -> None:
         if not self._transport.is_closing():
-            self._transport.write(b"".join(unsent))
+            self._transport.write(packed)
 
     async def close(self) -> None:
         """Close the connection; lookups under way fail."""
