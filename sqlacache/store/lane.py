@@ -77,7 +77,7 @@ class Lane(asyncio.Protocol):
         self._asked.append((answered, ends_at))
         if self._timer is None:
             self._timer = self._loop.call_at(ends_at, self._look_at_time)
-        if is_first:  # on its way while the loop goes on: for one request at a time, a turn of it less to wait
+        if is_first:  # one at a time, it waits a turn of the loop less, at no more system calls
             self._write(packed)
             return answered
         if not self._unsent:

@@ -293,6 +293,19 @@ HARMFUL = {
     "a named zone that is not text": sealed(
         msgpack.packb([described("a"), 1, 1, [msgpack.ExtType(10, b"2024-01-01T00:00:00 \xff")]])
     ),
+    "a zone of a column outside": sealed(
+        msgpack.packb([described("a"), 1, 1, [None], [[0, "UTC"], [1, "UTC"]]])
+    ),
+    "a zone of a column before the first": sealed(
+        msgpack.packb([described("a"), 1, 1, [None], [[-1, "UTC"]]])
+    ),
+    "a column with many zones": sealed(msgpack.packb([described("a"), 1, 1, [None], [[0, "UTC"]] * 100_000])),
+    "a column with a zone outside": sealed(
+        msgpack.packb([described("a"), 1, 1, [None], [[0, "../../etc/passwd"]]])
+    ),
+    "a zone of what is no datetime": sealed(msgpack.packb([described("a"), 1, 1, [1], [[0, "UTC"]]])),
+    "zones that are a number": sealed(msgpack.packb([described("a"), 1, 1, [1], 7])),
+    "zones and more": sealed(msgpack.packb([described("a"), 1, 1, [1], [], []])),
     "too much": sealed(msgpack.packb([described("a"), 1, 1, [1]]) + b"\x00"),
 }
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import pickle
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -142,6 +144,51 @@ def test_generated_rows_come_back_with_their_types_and_content(rows: list[tuple[
     description = tuple(column(f"c{index}") for index in range(len(rows[0]) if rows else 2))
     stored = SAFE.decode_rows(SAFE.encode_rows(description, rows))
     assert same(stored.rows, tuple(rows))
+
+
+named = st.sampled_from([ZoneInfo("America/New_York"), ZoneInfo("Europe/Berlin"), ZoneInfo("Etc/UTC")])
+instants = st.datetimes(timezones=st.just(UTC))
+near_a_change = st.datetimes(dt.datetime(2024, 10, 26), dt.datetime(2024, 11, 4)) | st.datetimes(
+    dt.datetime(2024, 3, 9), dt.datetime(2024, 4, 1)
+)
+
+
+@given(named, st.lists(st.none() | instants | near_a_change, min_size=1, max_size=6), st.booleans())
+def test_columns_in_a_zone_come_back_whether_or_not_they_were_instants(
+    zone: ZoneInfo, drawn: list[dt.datetime | None], fold: bool
+) -> None:
+    """A naive one is a local time, which there may never have been."""
+    column_in_zone: list[dt.datetime | None] = []
+    for one in drawn:
+        if one is not None and one.tzinfo is UTC:
+            with suppress(OverflowError):
+                one = one.astimezone(zone)
+        column_in_zone.append(None if one is None else one.replace(tzinfo=zone, fold=int(fold) or one.fold))
+    rows = [(number, one, str(number)) for number, one in enumerate(column_in_zone)]
+    stored = SAFE.decode_rows(SAFE.encode_rows([column("a"), column("b"), column("c")], rows))
+    assert same(stored.rows, tuple(rows))
+
+
+def test_a_column_in_a_zone_is_stored_as_instants() -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    twice = dt.datetime(2024, 10, 27, 2, 30, tzinfo=zone)
+    data = [SAFE.encode_rows(ONE_COLUMN, [(one,)]) for one in (twice, twice.replace(fold=1))]
+    assert all(b"2024-10-27" not in one and b"Europe/Berlin" in one for one in data)
+    assert [SAFE.decode_rows(one).rows[0][0].utcoffset() for one in data] == [
+        dt.timedelta(hours=2),
+        dt.timedelta(hours=1),
+    ]
+    never = dt.datetime(2024, 3, 31, 2, 30, tzinfo=zone)
+    assert b"2024-03-31" in SAFE.encode_rows(ONE_COLUMN, [(twice,), (never,)])
+
+
+def test_a_uuid_is_one_in_every_respect() -> None:
+    value = uuid.UUID("00000000-0000-0000-0000-0000000000ff")
+    found = round_trip(value)
+    assert (found, hash(found), repr(found), found.is_safe, found.bytes) == (
+        *(value, hash(value), repr(value), value.is_safe, value.bytes),
+    )
+    assert pickle.loads(pickle.dumps(found)) == value
 
 
 # ---- parameters
