@@ -6,11 +6,10 @@ Stored rows are an envelope around a body::
 
 :class:`SafeCodec` has a MessagePack body: the cursor description, the number of rows and columns, and one flat list of
 all values, so that None, bool, int, float, str and bytes take no Python code per value; then, if there are any, which
-columns have datetimes in a named time zone (:mod:`.zones`). Other types are MessagePack extensions from the closed list
+columns are stored as something else (:mod:`.columns`). Other types are MessagePack extensions from the closed list
 below. What comes back has the same type and the same value; what cannot (a subclass, an ``asyncpg.Record``, a
-``memoryview`` that can be written to, text with lone surrogates) raises
-:class:`~sqlacache.errors.SerializationError`, as do bytes that are not of this format. Stored bytes never choose what
-is imported or called.
+``memoryview`` that can be written to, text with lone surrogates) raises :class:`~sqlacache.errors.SerializationError`,
+as do bytes that are not of this format. Stored bytes never choose what is imported or called.
 
 **What SQLAlchemy uses of a cursor's description** (read in 1.4.54, 2.0.58, 2.1.9): entry 0, the name, where columns are
 matched by name (``CursorResultMetaData._merge_cursor_description``), and entry 1, the type code, which is handed to
@@ -31,8 +30,8 @@ from typing import Any, NamedTuple, Protocol
 from zlib import crc32
 
 from ..errors import ConfigError, SerializationError
+from .columns import put_back, take_out
 from .values import DIRECT, Walker, pack, unpack
-from .zones import put_back, take_out
 
 MAGIC = b"sqlc"
 VERSION = 1
@@ -86,8 +85,8 @@ class SafeCodec:
             values, walker = list(chain.from_iterable(rows)), Walker()
             if not DIRECT.issuperset(map(type, values)):
                 values = walker.members(values, 0)
-            zones = take_out(values, len(columns))
-            body = pack([pack(columns), len(rows), len(columns), values, *([zones] if zones else ())])
+            others = take_out(values, len(columns))
+            body = pack([pack(columns), len(rows), len(columns), values, *([others] if others else ())])
         except SerializationError:
             raise
         except Exception as error:
@@ -98,12 +97,12 @@ class SafeCodec:
         """Return what was encoded; raise ``SerializationError`` for any other bytes."""
         try:
             body, mutable = _open(_KIND_SAFE, data)
-            described, height, width, values, *zones = unpack(body)
+            described, height, width, values, *others = unpack(body)
             description = (_describe if len(described) <= 4096 else _read_description)(described)
             if len(description) != width or type(values) is not list or len(values) != height * width:
                 raise SerializationError("the number of values does not fit")
-            if zones:
-                put_back(values, width, *zones)
+            if others:
+                put_back(values, width, *others)
             if width:
                 rows = tuple(zip(*[iter(values)] * width))
             elif 0 <= height <= MAX_EMPTY_ROWS:

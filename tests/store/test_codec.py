@@ -304,6 +304,9 @@ HARMFUL = {
         msgpack.packb([described("a"), 1, 1, [None], [[0, "../../etc/passwd"]]])
     ),
     "a zone of what is no datetime": sealed(msgpack.packb([described("a"), 1, 1, [1], [[0, "UTC"]]])),
+    "a column of decimals that are none": sealed(msgpack.packb([described("a"), 1, 1, ["one"], [[0, 0]]])),
+    "a column of datetimes that are none": sealed(msgpack.packb([described("a"), 1, 1, ["now"], [[0, 1]]])),
+    "a column of a kind that there is not": sealed(msgpack.packb([described("a"), 1, 1, [None], [[0, 2]]])),
     "zones that are a number": sealed(msgpack.packb([described("a"), 1, 1, [1], 7])),
     "zones and more": sealed(msgpack.packb([described("a"), 1, 1, [1], [], []])),
     "too much": sealed(msgpack.packb([described("a"), 1, 1, [1]]) + b"\x00"),

@@ -182,6 +182,28 @@ def test_a_column_in_a_zone_is_stored_as_instants() -> None:
     assert b"2024-03-31" in SAFE.encode_rows(ONE_COLUMN, [(twice,), (never,)])
 
 
+def test_columns_of_decimals_and_naive_datetimes_are_stored_as_text() -> None:
+    number, moment = Decimal("1.50"), dt.datetime(2024, 5, 6, 7, 8, 9, 10)
+    rows = ((number, moment), (number, None))
+    data = SAFE.encode_rows([column("a"), column("b")], rows)
+    assert data.count(b"\xa41.50") == 2 and data.count(b"\xba2024-05-06T07:08:09.000010") == 1
+    assert same(SAFE.decode_rows(data).rows, rows)
+
+
+@given(st.lists(st.tuples(st.none() | st.decimals(), st.none() | st.datetimes()), min_size=1, max_size=6))
+def test_such_columns_come_back(rows: list[tuple[Any, ...]]) -> None:
+    assert same(SAFE.decode_rows(SAFE.encode_rows([column("a"), column("b")], rows)).rows, tuple(rows))
+
+
+@pytest.mark.parametrize("first", [Decimal("1.5"), dt.datetime(2024, 1, 1)], ids=["decimal", "datetime"])
+@pytest.mark.parametrize(
+    "among", [1, "1.5", True, 1.5, dt.date(2024, 1, 1), b"x", dt.datetime(2024, 1, 1, tzinfo=UTC)], ids=repr
+)
+def test_a_column_of_several_types_comes_back(first: Any, among: Any) -> None:
+    rows = ((first,), (among,), (None,))
+    assert same(SAFE.decode_rows(SAFE.encode_rows(ONE_COLUMN, rows)).rows, rows)
+
+
 def test_a_uuid_is_one_in_every_respect() -> None:
     value = uuid.UUID("00000000-0000-0000-0000-0000000000ff")
     found = round_trip(value)
