@@ -16,10 +16,11 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from sqlalchemy.schema import Table
 
 from .canonical import Canonical
+from .copying import copied
 from .debugging import Debug
 from .events import listen_to, stop_listening_to
 from .forks import renew
-from .leaving import Leaving, copied
+from .leaving import Leaving
 from .listening import Told
 from .logs import CATALOG_UNREADABLE, log
 from .read.path import ReadPath

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
+from .copying import copied
 from .decisions import Cause, Decision, Invalidation
 from .observers import Observer
-
-Remembered = TypeVar("Remembered")
 
 
 class Past(NamedTuple):
@@ -54,12 +53,12 @@ class History(Observer):
     @property
     def decisions(self) -> tuple[Decision, ...]:
         """The last decisions, oldest first."""
-        return _all(self._decisions)
+        return copied(self._decisions)
 
     @property
     def invalidations(self) -> tuple[Invalidation, ...]:
         """The last invalidations by this process, oldest first."""
-        return _all(self._invalidations)
+        return copied(self._invalidations)
 
     def completed(self, cause: Cause) -> Cause:
         """Return ``cause`` with where it came from, if this process wrote it and remembers."""
@@ -77,11 +76,3 @@ class History(Observer):
         decisions = self.decisions
         since = decisions[0].at if self._forgot and decisions else self._began
         return Past(tuple(one for one in decisions if one.key == key), since, not self._forgot)
-
-
-def _all(remembered: Iterable[Remembered]) -> tuple[Remembered, ...]:
-    while True:
-        try:
-            return tuple(remembered)
-        except RuntimeError:
-            continue  # another thread, or a finaliser, has remembered something meanwhile

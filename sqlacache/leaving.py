@@ -16,22 +16,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 if TYPE_CHECKING:
     from .write.ledger import Ledger
-
-T = TypeVar("T")
-
-
-def copied(found: WeakSet[T]) -> list[T]:
-    """Return what is in a set that threads add to."""
-    while True:
-        try:
-            return list(found)
-        except RuntimeError:  # another thread did meanwhile, and the set has changed
-            continue
 
 
 class Leaving:

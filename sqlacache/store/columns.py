@@ -14,6 +14,7 @@ import datetime as dt
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import partial
+from operator import methodcaller
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -78,6 +79,7 @@ def _instant(value: Any, zone: ZoneInfo) -> dt.datetime | None:
 
 
 _STORED: Mapping[Any, Callable[[Any], Any]] = {_DECIMAL: _decimal, _NAIVE: _naive}
+_MADE: Mapping[Any, Callable[[Any], Any]] = {_DECIMAL: Decimal, _NAIVE: dt.datetime.fromisoformat}
 
 
 def put_back(values: list[Any], width: int, columns: list[list[Any]]) -> None:
@@ -86,16 +88,5 @@ def put_back(values: list[Any], width: int, columns: list[list[Any]]) -> None:
     for index, what in columns:
         if not before < index < width:  # each column once, however many they claim to be
             raise SerializationError("a column that there is not")
-        before, column = index, values[index::width]
-        make: Callable[[Any], Any]
-        if type(what) is str:
-            zone = zone_named(what)
-            values[index::width] = [
-                value if value is None else dt.datetime.astimezone(value, zone) for value in column
-            ]
-            continue
-        make = (Decimal, dt.datetime.fromisoformat)[what]
-        if None in column:
-            values[index::width] = [value if value is None else make(value) for value in column]
-        else:
-            values[index::width] = map(make, column)
+        before, make = index, _MADE.get(what) or methodcaller("astimezone", zone_named(what))
+        values[index::width] = [None if value is None else make(value) for value in values[index::width]]

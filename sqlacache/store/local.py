@@ -126,12 +126,7 @@ class LocalTier:
         with self._lock:
             if self._entries.get(key) is not entry:
                 return
-            more = weight.learned(what, entry)
-            if entry.learned is not None:
-                more -= weight.learned(entry.learned, entry)
-            entry.learn(what)
-            entry.weigh(entry.weight + more)
-            self.bytes += more
+            self.bytes += weight.learn(entry, what)
             self._make_room()
         self._tell_dropped()
 

@@ -303,12 +303,7 @@ class MemoryStore:
         with self._lock:
             if self._entries.get(key) is not entry:
                 return
-            more = weight.learned(what, entry)
-            if entry.learned is not None:
-                more -= weight.learned(entry.learned, entry)
-            entry.learn(what)
-            entry.weigh(entry.weight + more)
-            self.bytes += more
+            self.bytes += weight.learn(entry, what)
         if self.bytes > self.max_bytes:
             self._make_room()
 

@@ -243,12 +243,6 @@ def decode_header(data: bytes) -> Header:
         raise SerializationError(f"bytes that are not an entry: {error!r:.200}") from error
 
 
-def decode_entry(data: bytes) -> Entry:
-    """Return an entry whose rows are still encoded (``data``); raise :class:`SerializationError` for other bytes."""
-    header, rows = split_entry(data)
-    return entry_of(header, header.under, rows, NOT_DECODED)
-
-
 def split_entry(data: bytes) -> tuple[Header, bytes]:
     """Return an entry's header and its encoded rows; raise :class:`SerializationError` for other bytes."""
     try:

@@ -119,6 +119,14 @@ def learned(what: Any, kept: Entry) -> int:
     return getsizeof(what) + sum([_made(part, theirs) for part in what])
 
 
+def learn(kept: Entry, what: Any) -> int:
+    """Keep what was made of an entry's rows with it, instead of what was before; return the bytes that this adds."""
+    more = learned(what, kept) - (0 if kept.learned is None else learned(kept.learned, kept))
+    kept.learn(what)
+    kept.weigh(kept.weight + more)
+    return more
+
+
 def _made(part: Any, theirs: set[int]) -> int:
     if id(part) in _ONES or id(part) in theirs:
         return 0

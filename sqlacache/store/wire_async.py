@@ -198,9 +198,10 @@ class _Pool(BlockingConnectionPool):
 
     async def lane(self, timeout: float) -> Lane | None:
         """Return the lane when it is open, or ``None`` if there is none."""
-        if self.lanes and self.lanes[-1].is_open:
-            if self.is_welcome(self.lanes[-1].connection):
-                return self.lanes[-1]
+        found = lane_at_hand(self)
+        if found is not None:
+            return found
+        if self.lanes and self.lanes[-1].is_open:  # to a former master
             await self._close_lanes()
         if not self._has_lane:
             return None

@@ -18,13 +18,14 @@ from sqlacache.store import pushed as pushed_module
 from sqlacache.store.announcing import decode
 from sqlacache.store.codec import SafeCodec
 from sqlacache.store.local import LocalTier
-from sqlacache.store.records import decode_entry, decode_stamp
+from sqlacache.store.records import decode_stamp
 from sqlacache.store.redis import RedisStore
 from sqlacache.store.subscription import Subscription
 from tests.explorer.processes import Process, Versions
 from tests.explorer.scheduler import Actor, Choice, pause
 from tests.explorer.server import IS_TOLD, LOOKS_UP, Server
 from tests.explorer.world import World
+from tests.store.encoded import decode_entry
 
 READS = "reads"
 BOUND = 1.0

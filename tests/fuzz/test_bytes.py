@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sqlacache.errors import SerializationError
 from sqlacache.store.announcing import Announcement, decode
 from sqlacache.store.codec import Rows
-from sqlacache.store.records import decode_cause, decode_entry, decode_shape, decode_stamp
+from sqlacache.store.records import decode_cause, decode_shape, decode_stamp
 from sqlacache.store.redis import _holds
 from sqlacache.store.redis_commit import _registry
 from sqlacache.store.stamps import Entry, Sample, decide
@@ -38,6 +38,7 @@ from tests.fuzz.payloads import (
     resealed_rows,
     spoilt,
 )
+from tests.store.encoded import decode_entry
 from tests.store.samples import SAFE, sealed
 
 RUNS_CODE = ("pickle.find_class", "exec", "compile", "os.", "subprocess.", "socket.", "shutil.", "ctypes.")

@@ -20,8 +20,9 @@ import msgpack
 import pytest
 
 from sqlacache.errors import SerializationError
-from sqlacache.store.records import decode_entry, decode_header
+from sqlacache.store.records import decode_header
 from sqlacache.store.stamps import Entry, Sample, StampView, decide
+from tests.store.encoded import decode_entry
 from tests.store.samples import SAFE, column
 
 NAMES = ["*", "users#table", "users:1"]

@@ -8,14 +8,16 @@ to keys under ``prefix``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
+import pytest_asyncio
 
+from tests.support.databases import SQLiteDatabases
 from tests.support.programs import started
 from tests.support.proxy import Proxy
 from tests.support.redis_cluster import RedisCluster, redis_cluster
@@ -31,6 +33,13 @@ def redis_url() -> Iterator[str]:
     given = os.environ.get("SQLACACHE_TEST_REDIS_URL")
     with ExitStack() as stack:
         yield given or started(stack, run_server()).url
+
+
+@pytest_asyncio.fixture
+async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
+    """URL of a fresh, seeded database on SQLite."""
+    async with sqlite_databases.fresh() as url:
+        yield url
 
 
 @pytest.fixture

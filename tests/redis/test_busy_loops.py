@@ -232,12 +232,22 @@ async def test_a_server_that_is_gone_opens_the_breaker_also_of_a_busy_loop(
 # -- those who wait come and go ----------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def proxy(redis_server: RedisServer, make_proxy: Make, silence: None) -> Proxy:
+    made: Proxy = make_proxy(redis_server)
+    return made
+
+
+@pytest.fixture
+def seen(proxy: Proxy, watch: Make) -> Watched:
+    made: Watched = watch(proxy.url)
+    return made
+
+
 @pytest.mark.parametrize("command", [(b"MGET", b"a"), SCRIPT], ids=["lane", "pool"])
 async def test_who_no_longer_waits_does_not_end_what_is_being_opened(
-    command: Any, redis_server: RedisServer, make_proxy: Make, watch: Make, silence: None
+    command: Any, proxy: Proxy, seen: Watched
 ) -> None:
-    proxy: Proxy = make_proxy(redis_server)
-    seen: Watched = watch(proxy.url)
     with proxy.hold("INFO") as held:
         first = asyncio.create_task(seen.transport.call(*command))
         await held.reached()
@@ -257,10 +267,8 @@ async def test_who_no_longer_waits_does_not_end_what_is_being_opened(
 
 @pytest.mark.parametrize("command", [(b"MGET", b"a"), SCRIPT], ids=["lane", "pool"])
 async def test_what_nobody_waits_for_is_opened_and_used_by_who_comes_later(
-    command: Any, redis_server: RedisServer, make_proxy: Make, watch: Make, silence: None
+    command: Any, proxy: Proxy, seen: Watched
 ) -> None:
-    proxy: Proxy = make_proxy(redis_server)
-    seen: Watched = watch(proxy.url)
     with proxy.hold("INFO") as held:
         with pytest.raises(TransportError, match="left of what a read may wait"):
             await seen.transport.in_time(0.02, seen.transport.call(*command))
@@ -272,11 +280,7 @@ async def test_what_nobody_waits_for_is_opened_and_used_by_who_comes_later(
     assert proxy.connections == 1
 
 
-async def test_what_failed_while_nobody_waited_counts_once(
-    redis_server: RedisServer, make_proxy: Make, watch: Make, silence: None
-) -> None:
-    proxy: Proxy = make_proxy(redis_server)
-    seen: Watched = watch(proxy.url)
+async def test_what_failed_while_nobody_waited_counts_once(proxy: Proxy, seen: Watched) -> None:
     for command in ((b"MGET", b"a"), SCRIPT):
         seen.failures.clear()
         seen.breaker.reset()
@@ -290,11 +294,7 @@ async def test_what_failed_while_nobody_waited_counts_once(
         assert await answers(seen, command)
 
 
-async def test_disconnecting_ends_what_is_being_opened(
-    redis_server: RedisServer, make_proxy: Make, watch: Make, silence: None
-) -> None:
-    proxy: Proxy = make_proxy(redis_server)
-    seen: Watched = watch(proxy.url)
+async def test_disconnecting_ends_what_is_being_opened(proxy: Proxy, seen: Watched) -> None:
     for command in ((b"MGET", b"a"), SCRIPT):
         with proxy.hold("INFO") as held:
             call = asyncio.create_task(seen.transport.call(*command))

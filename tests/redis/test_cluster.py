@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from redis.crc import key_slot
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,7 +16,6 @@ from sqlacache.decisions import Received
 from sqlacache.errors import ConfigError, TransportError
 from sqlacache.store.cluster_layout import ClusterLayout
 from tests.support.cached import cached
-from tests.support.databases import SQLiteDatabases
 from tests.support.fronts import FRONT
 from tests.support.models import Order, Tag, Team, User
 from tests.support.processes import eventually
@@ -30,13 +28,6 @@ pytestmark = pytest.mark.integration
 Make = Callable[..., RedisCluster]
 NODE_ALONE = {"absent", "generation_changed", "backend_evicted"}
 """Why a read is loaded again after its slot went to another node."""
-
-
-@pytest_asyncio.fixture
-async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
-    """URL of a fresh, seeded database on SQLite."""
-    async with sqlite_databases.fresh() as url:
-        yield url
 
 
 def backend(cluster: RedisCluster, **options: Any) -> dict[str, Any]:

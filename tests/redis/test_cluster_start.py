@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from tests.support.cached import cached
-from tests.support.databases import SQLiteDatabases
 from tests.support.fleet import settled, user
 from tests.support.models import Tag, Team, User
 from tests.support.reads import get
@@ -20,12 +18,6 @@ pytestmark = pytest.mark.integration
 
 Make = Callable[..., Any]
 READS = [get(model, 1) for model in (User, Team, Tag)]
-
-
-@pytest_asyncio.fixture
-async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
-    async with sqlite_databases.fresh() as url:
-        yield url
 
 
 @pytest.fixture

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from sqlalchemy import update
 
 from tests.support.cached import cached
-from tests.support.databases import SQLiteDatabases
 from tests.support.fleet import READS, caught_up, count, settled, user
 from tests.support.models import User
 from tests.support.reading import Reader
@@ -20,12 +18,6 @@ from tests.support.writes import change
 pytestmark = pytest.mark.integration
 
 Make = Callable[..., Any]
-
-
-@pytest_asyncio.fixture
-async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
-    async with sqlite_databases.fresh() as url:
-        yield url
 
 
 async def see(committed: Reader, other: Reader) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from sqlacache.errors import TransportError
-from tests.support.databases import SQLiteDatabases
 from tests.support.fleet import LOCAL, caught_up, listed, reading, settled, user
 from tests.support.models import User
 from tests.support.redis_cluster import RedisCluster
@@ -18,12 +15,6 @@ from tests.support.redis_server import RedisServer
 from tests.support.writes import change
 
 pytestmark = pytest.mark.integration
-
-
-@pytest_asyncio.fixture
-async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
-    async with sqlite_databases.fresh() as url:
-        yield url
 
 
 @pytest.fixture(params=["server", "cluster"])

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from sqlalchemy import select, update
 
 from sqlacache.reasons import BYPASSES, MISSES
-from tests.support.databases import Database, SQLiteDatabases
+from tests.support.databases import Database
 from tests.support.fleet import LOCAL, reading, settled, user
 from tests.support.fronts import asynchronous, configure
 from tests.support.models import Team, User
@@ -27,12 +26,6 @@ from tests.telemetry.traced import Traced
 pytestmark = pytest.mark.integration
 
 StartWorkers = Callable[..., AbstractAsyncContextManager[list[Worker]]]
-
-
-@pytest_asyncio.fixture
-async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
-    async with sqlite_databases.fresh() as url:
-        yield url
 
 
 async def got(reader: Reader, key: int = 1) -> Any:

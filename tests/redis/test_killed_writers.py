@@ -10,7 +10,6 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import select
 
-from tests.support.databases import SQLiteDatabases
 from tests.support.fleet import LOCAL, READS, caught_up, count, listed, reading, settled, user
 from tests.support.models import User
 from tests.support.reading import Reader
@@ -22,12 +21,6 @@ pytestmark = pytest.mark.integration
 Start = Callable[..., AbstractAsyncContextManager[list[Worker]]]
 LEASE = 1.0
 BOUND = 0.4
-
-
-@pytest_asyncio.fixture
-async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
-    async with sqlite_databases.fresh() as url:
-        yield url
 
 
 @pytest_asyncio.fixture

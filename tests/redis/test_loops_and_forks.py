@@ -5,12 +5,8 @@ Each test is a program of its own, as no loop of pytest's may be around.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
-from tests.support.databases import SQLiteDatabases
 from tests.support.programs import run_with_redis
 
 pytestmark = pytest.mark.integration
@@ -60,12 +56,6 @@ def child(work):
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0, "the child failed"
 """
-
-
-@pytest_asyncio.fixture
-async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
-    async with sqlite_databases.fresh() as url:
-        yield url
 
 
 def run(program: str, *arguments: str) -> None:

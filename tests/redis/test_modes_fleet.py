@@ -9,7 +9,6 @@ import pytest
 import pytest_asyncio
 
 from sqlacache import CacheError
-from tests.support.databases import SQLiteDatabases
 from tests.support.fleet import LOCAL, READS, Load, caught_up, reading, settled, user
 from tests.support.models import User
 from tests.support.processes import eventually
@@ -20,12 +19,6 @@ from tests.support.writes import change
 pytestmark = pytest.mark.integration
 
 Start = Callable[..., AbstractAsyncContextManager[list[Worker]]]
-
-
-@pytest_asyncio.fixture
-async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
-    async with sqlite_databases.fresh() as url:
-        yield url
 
 
 @pytest_asyncio.fixture

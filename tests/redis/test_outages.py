@@ -11,7 +11,6 @@ import pytest
 import pytest_asyncio
 
 from sqlacache import TransportError
-from tests.support.databases import SQLiteDatabases
 from tests.support.fleet import READS, Load, count, listed, reading, settled, user
 from tests.support.models import Order, User
 from tests.support.processes import eventually
@@ -25,12 +24,6 @@ pytestmark = pytest.mark.integration
 
 Make = Callable[..., Any]
 TIMEOUT = 0.25
-
-
-@pytest_asyncio.fixture
-async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
-    async with sqlite_databases.fresh() as url:
-        yield url
 
 
 class Two(NamedTuple):

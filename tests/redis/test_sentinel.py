@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from sqlacache.errors import TransportError
 from sqlacache.store.breaker import Breaker
 from sqlacache.store.transport import Transport
 from tests.support.cached import cached
-from tests.support.databases import SQLiteDatabases
 from tests.support.models import User
 from tests.support.processes import eventually
 from tests.support.reading import Reader
@@ -28,13 +26,6 @@ ANY: dict[str, Any] = {"max_bytes": 1, "lease": 1, "on_drop": print}
 """What is not looked at when a store is open already."""
 FULL_SERVICE = 10.0
 """Seconds within which every read is a hit again."""
-
-
-@pytest_asyncio.fixture
-async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
-    """URL of a fresh, seeded database on SQLite."""
-    async with sqlite_databases.fresh() as url:
-        yield url
 
 
 def backend(watch: RedisSentinel, **options: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from sqlacache import CacheError, Eviction, Observer, Received
-from tests.support.databases import Database, SQLiteDatabases
+from tests.support.databases import Database
 from tests.support.fleet import reading, settled, user
 from tests.support.models import Order, User
 from tests.support.processes import eventually
@@ -28,12 +28,6 @@ from tests.telemetry.traced import Traced, attributes_of
 pytestmark = pytest.mark.integration
 
 TIMEOUT = 2.0
-
-
-@pytest_asyncio.fixture
-async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
-    async with sqlite_databases.fresh() as url:
-        yield url
 
 
 class Told(NamedTuple):

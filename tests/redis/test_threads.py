@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from sqlacache import configure_sync
-from tests.support.databases import Database, SQLiteDatabases
+from tests.support.databases import Database
 from tests.support.fleet import LOCAL, MODELS, READS, count, listed, reading, settled, user
 from tests.support.models import User
 from tests.support.reading import Reader
@@ -19,12 +18,6 @@ from tests.support.threads import in_thread
 from tests.support.writes import change
 
 pytestmark = pytest.mark.integration
-
-
-@pytest_asyncio.fixture
-async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
-    async with sqlite_databases.fresh() as url:
-        yield url
 
 
 @pytest.mark.timeout(240)

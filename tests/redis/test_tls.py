@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
@@ -22,7 +21,6 @@ from sqlacache.store.breaker import Breaker
 from sqlacache.store.transport import Transport
 from sqlacache.testing import record
 from tests.support.cached import cached
-from tests.support.databases import SQLiteDatabases
 from tests.support.fleet import MODELS, settled, user
 from tests.support.models import Order, Tag, Team, User
 from tests.support.processes import eventually
@@ -71,12 +69,6 @@ def encrypting(tls: TLS) -> Binary:
 def server(make_redis: Make, encrypting: Binary, tls: TLS) -> RedisServer:
     made: RedisServer = make_redis(encrypting, tls=tls)
     return made
-
-
-@pytest_asyncio.fixture
-async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
-    async with sqlite_databases.fresh() as url:
-        yield url
 
 
 def backend(server: RedisServer, *options: dict[str, Any], **others: Any) -> dict[str, Any]:

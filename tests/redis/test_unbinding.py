@@ -3,11 +3,10 @@ for a database that has no engine any more."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from sqlalchemy import update
 
 from tests.support.databases import Database, SQLiteDatabases
@@ -21,12 +20,6 @@ from tests.support.writes import change
 pytestmark = pytest.mark.integration
 
 TIMEOUT = 0.25
-
-
-@pytest_asyncio.fixture
-async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
-    async with sqlite_databases.fresh() as url:
-        yield url
 
 
 async def reason(reader: Reader) -> str:

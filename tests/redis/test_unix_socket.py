@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from tests.support.cached import cached
-from tests.support.databases import SQLiteDatabases
 from tests.support.fleet import settled, user
 from tests.support.models import User
 from tests.support.processes import eventually
@@ -17,12 +14,6 @@ from tests.support.redis_server import RedisServer
 from tests.support.writes import change
 
 pytestmark = pytest.mark.integration
-
-
-@pytest_asyncio.fixture
-async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
-    async with sqlite_databases.fresh() as url:
-        yield url
 
 
 @pytest.mark.parametrize("local", [None, "validated", "pushed"])

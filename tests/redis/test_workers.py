@@ -8,18 +8,11 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 import pytest_asyncio
 
-from tests.support.databases import Database, SQLiteDatabases
+from tests.support.databases import Database
 from tests.support.models import User
 from tests.support.workers import Worker, WorkerDied, WorkerFailed
 
 Start = Callable[..., AbstractAsyncContextManager[list[Worker]]]
-
-
-@pytest_asyncio.fixture
-async def file(sqlite_databases: SQLiteDatabases) -> AsyncIterator[str]:
-    """URL of a fresh, seeded database on SQLite."""
-    async with sqlite_databases.fresh() as url:
-        yield url
 
 
 @pytest_asyncio.fixture

@@ -9,8 +9,9 @@ import msgpack
 import pytest
 
 from sqlacache.errors import SerializationError
-from sqlacache.store.records import _ENTRY, decode_entry, decode_header, encode_entry
+from sqlacache.store.records import _ENTRY, decode_header, encode_entry
 from sqlacache.store.stamps import Entry
+from tests.store.encoded import decode_entry
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ROWS = b"the rows"

@@ -25,9 +25,10 @@ from sqlacache.store.codec import Codec, PickleCodec, Rows, SafeCodec
 from sqlacache.store.local import LocalTier
 from sqlacache.store.memory import MemoryStore
 from sqlacache.store.pushed import Generation, PushedTier
-from sqlacache.store.records import decode_entry, encode_entry
+from sqlacache.store.records import encode_entry
 from sqlacache.store.stamps import Entry
 from sqlacache.tags import Shape, TableTouch
+from tests.store.encoded import decode_entry
 
 PLENTY = 1 << 40
 LEAST, MOST = 0.9, 1.25
